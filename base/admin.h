@@ -1,0 +1,24 @@
+/* base/admin.h - the HTTP page of a daemon: /metrics, /healthz, /readyz and a readable status page at /.
+ *
+ * Served by libmicrohttpd on a thread of its own; loopback unless the config says otherwise. */
+#pragma once
+#include <stdbool.h>
+#include "base/bytes.h"
+#include "base/error.h"
+
+typedef struct slu_admin slu_admin;
+
+typedef struct slu_admin_opts {
+    const char *listen;      /* "127.0.0.1:9090"; port 0 picks a free one */
+    const char *program;     /* "sluice-trainer" */
+    /* Is the process fit for traffic? Appends a short reason to |why| when not. Called on the HTTP thread. */
+    bool (*ready)(void *ctx, slu_buf *why);
+    /* Appends the HTML body of the status page. Called on the HTTP thread. NULL: a table of all metrics. */
+    void (*status)(void *ctx, slu_buf *html);
+    void *ctx;
+} slu_admin_opts;
+
+/* Returns 0, SLU_EINVAL (listen text) or SLU_EIO (port taken; the message says which). */
+int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err);
+int slu_admin_port(const slu_admin *a);
+void slu_admin_stop(slu_admin *a); /* NULL is fine */
