@@ -1,0 +1,32 @@
+# slu_room(NAME [ROOMS other...] [LIBS imported...])
+#   A static library slu_NAME of every NAME/*.c except main_*.c.
+# slu_program(sluice-NAME ROOM)
+#   The executable of ROOM/main_NAME.c on top of that room.
+# A room that has no sources yet is skipped, and so is a program without its main.
+
+function(slu_room name)
+  cmake_parse_arguments(R "" "" "ROOMS;LIBS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.c)
+  list(FILTER sources EXCLUDE REGEX "/main_[a-z]+\\.c$")
+  if(NOT sources)
+    return()
+  endif()
+  add_library(slu_${name} STATIC ${sources})
+  foreach(room ${R_ROOMS})
+    if(TARGET slu_${room})
+      target_link_libraries(slu_${name} PUBLIC slu_${room})
+    endif()
+  endforeach()
+  target_link_libraries(slu_${name} PUBLIC ${R_LIBS})
+endfunction()
+
+function(slu_program program room)
+  string(REPLACE "sluice-" "" short ${program})
+  set(main ${CMAKE_SOURCE_DIR}/${room}/main_${short}.c)
+  if(NOT EXISTS ${main})
+    return()
+  endif()
+  add_executable(${program} ${main})
+  target_link_libraries(${program} PRIVATE slu_${room})
+  install(TARGETS ${program} RUNTIME DESTINATION bin)
+endfunction()

@@ -1,0 +1,48 @@
+/* feature/encode.h - raw values in, ids and numbers out: the one encoder of trainer, scorer and replay.
+ *
+ * The result is a flat, position-independent record that can be stored as it is (join state) and read without
+ * decoding. An id is a 64-bit XXH3 of the canonical value with the slot's seed, never 0; ids are not reduced
+ * to a table size, so values collide only with probability 2^-64. */
+#pragma once
+#include "feature/event.h"
+#include "feature/schema.h"
+
+/* Layout: this header, then u16 counts[slots] (padded to 8 bytes), u64 ids[total], float numbers[numbers]. */
+typedef struct slu_encoded {
+    uint32_t bytes; /* of the whole record */
+    uint16_t slots; /* == slu_schema_slots */
+    uint16_t total; /* ids */
+} slu_encoded;
+
+/* Upper bound of slu_encoded.bytes for this schema. */
+size_t slu_encoded_max(const slu_schema *s);
+static inline const uint16_t *slu_encoded_counts(const slu_encoded *e)
+{
+    return (const uint16_t *)(e + 1);
+}
+static inline const uint64_t *slu_encoded_ids(const slu_encoded *e)
+{
+    return (const uint64_t *)((const char *)(e + 1) + (((size_t)e->slots * 2 + 7) & ~(size_t)7));
+}
+static inline const float *slu_encoded_numbers(const slu_encoded *e)
+{
+    return (const float *)(slu_encoded_ids(e) + e->total);
+}
+
+typedef struct slu_encoder slu_encoder; /* scratch for one thread */
+slu_encoder *slu_encoder_new(const slu_schema *s);
+void slu_encoder_free(slu_encoder *e);
+
+/* Encodes |fields| (slu_schema_fields) into |out| (slu_encoded_max bytes, 8-aligned). Never fails: missing
+ * values have their token, text where a number is due counts as missing, lists are cut to max_ids (newest
+ * kept for sequences, first kept otherwise). @thread the encoder's owner; no allocation. */
+void slu_encode(slu_encoder *e, const slu_values *fields, slu_encoded *out);
+
+/* For scoring: slu_encode_shared() does the shared slots once, slu_encode_candidate() completes a copy of
+ * them with the item slots of one candidate; the result equals slu_encode() of the merged fields bit for bit.
+ * |fields| of a candidate holds shared and item values. */
+void slu_encode_shared(slu_encoder *e, const slu_values *fields);
+void slu_encode_candidate(slu_encoder *e, const slu_values *fields, slu_encoded *out);
+
+/* Checks that |n| bytes hold a well-formed record for |s|: for bytes read back from disk. */
+bool slu_encoded_valid(const slu_schema *s, const void *bytes, size_t n);

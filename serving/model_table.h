@@ -1,0 +1,51 @@
+/* serving/model_table.h - what a scorer scores with: rows of every table, the dense vector, and their
+ * version.
+ *
+ * One writer (the subscriber thread), any number of readers (loop threads) that never wait and never make it
+ * wait. INVARIANT 4: a row is never half old and half new; dense parameters are swapped whole; every answer
+ * names the one version that was current when it began. Readers bracket a request with
+ * slu_model_read_begin/end. */
+#pragma once
+#include "base/error.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct slu_model_table slu_model_table;
+typedef struct slu_model_reader slu_model_reader; /* one per reading thread */
+
+typedef struct slu_model_view {
+    float *dense;               /* (P) parameters; not written to by SLU_INFER */
+    uint64_t version;           /* 0: no model yet */
+    int64_t learned_through_us; /* broker time of the newest event learned, epoch us */
+} slu_model_view;
+
+/* |served| (n_tables): floats per row. |dense| floats in the dense vector. |max_rows| bounds memory: more are
+ * refused (SLU_ELIMIT). */
+int slu_model_table_new(const uint32_t *served, uint32_t n_tables, size_t dense, uint64_t max_bytes,
+                        slu_model_table **tp, slu_error *err);
+void slu_model_table_free(slu_model_table *t);
+
+/* Reader side. */
+slu_model_reader *
+slu_model_reader_new(slu_model_table *t); /* registers the calling thread's reader; NULL: out of memory */
+void slu_model_reader_free(slu_model_reader *r);
+slu_model_view slu_model_read_begin(slu_model_reader *r);
+/* Copies the rows of |ids| (n) of a table into out (n, served); absent ones become zeros. Returns how many
+ * were present. */
+uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
+                             float *out);
+void slu_model_read_end(slu_model_reader *r);
+
+/* Writer side. Changes become visible row by row; the version moves with slu_model_publish. */
+int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err);
+void slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id);
+/* Takes effect whole: a new dense vector (NULL: unchanged), version and freshness. Old ones are freed when no
+ * reader uses them. */
+int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, int64_t learned_through_us,
+                      slu_error *err);
+/* Begins a new, empty generation for a BASE: readers keep the old one until slu_model_publish; deltas go to
+ * the new one. */
+int slu_model_begin_base(slu_model_table *t, slu_error *err);
+void slu_model_abandon_base(slu_model_table *t);
+uint64_t slu_model_rows(const slu_model_table *t);
+uint64_t slu_model_bytes(const slu_model_table *t);

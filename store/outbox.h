@@ -1,0 +1,31 @@
+/* store/outbox.h - messages that must reach Kafka because a commit says so: model deltas and dead letters.
+ *
+ * A message is written in the same commit as the state that it tells of, sent afterwards, and deleted in a
+ * later commit once Kafka has acknowledged it. A crash in between sends it again: receivers know versions
+ * (deltas) or the sequence number in the header "sluice-sequence" (dead letters). Sequences count up per
+ * channel without gaps. @thread trainer */
+#pragma once
+#include "store/store.h"
+
+typedef enum slu_channel { SLU_CHANNEL_DELTAS = 1, SLU_CHANNEL_DEAD_LETTERS = 2, SLU_CHANNELS } slu_channel;
+typedef struct slu_outbox slu_outbox;
+
+int slu_outbox_open(slu_store *s, slu_outbox **op, slu_error *err);
+void slu_outbox_close(slu_outbox *o);
+/* Queues a message for the next flush; returns its sequence number. */
+uint64_t slu_outbox_add(slu_outbox *o, slu_channel ch, const void *message, size_t len);
+/* Puts new messages and deletions of acknowledged ones into |c|. */
+int slu_outbox_flush(slu_outbox *o, slu_commit *c);
+/* After the commit is durable: calls |send| for every message of it, in order per channel. Also used at start
+ * for what the last process left (|recover|: reads everything that is still in the store). */
+void slu_outbox_committed(slu_outbox *o,
+                          void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
+                                       size_t len),
+                          void *ctx);
+int slu_outbox_recover(slu_outbox *o,
+                       void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
+                                    size_t len),
+                       void *ctx, slu_error *err);
+/* Everything of |ch| up to and including |sequence| was acknowledged. */
+void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence);
+uint64_t slu_outbox_waiting(const slu_outbox *o, slu_channel ch); /* messages not yet acknowledged */

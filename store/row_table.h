@@ -1,0 +1,81 @@
+/* store/row_table.h - embedding rows by (table, 64-bit id): a bounded write-back cache over the store.
+ *
+ * A row is a header and a fixed number of floats per table; this module neither knows nor cares what they
+ * mean, except that a new row's floats come from |init|, a pure function of (table, id), so that replaying a
+ * stream rebuilds the same table. Each table has its own slab and open-addressing index, so a probe costs
+ * about one cache miss.
+ *
+ * Admission: a value counts occurrences from its first sight; its row reads as absent (NULL) until the
+ * table's admit_after is reached. Counts are stored too, so admission survives a restart.
+ *
+ * Bounds: at most about cache_bytes in memory. Clean rows that no batch holds are evicted (CLOCK); dirty rows
+ * stay until a commit has written them. When nothing can be evicted fetch still succeeds and
+ * slu_row_table_pressure() says that a commit is due. @thread trainer */
+#pragma once
+#include "base/error.h"
+#include "store/store.h"
+
+typedef struct slu_row_table slu_row_table;
+
+typedef struct slu_row {
+    uint64_t id;
+    uint32_t count;     /* occurrences learned from */
+    uint32_t last_seen; /* event time, seconds since the epoch */
+    uint8_t admitted;   /* has floats to read and train */
+    uint8_t dirty;      /* changed since the last commit */
+    uint8_t held;       /* in use by the current batch: not evicted */
+    uint8_t referenced; /* CLOCK */
+    uint32_t slot;      /* place in its slab */
+    float v[];          /* (floats of the table) */
+} slu_row;
+
+typedef struct slu_row_table_spec {
+    uint32_t floats;      /* per row */
+    uint32_t admit_after; /* 0, 1: at once */
+} slu_row_table_spec;
+
+typedef struct slu_row_table_config {
+    const slu_row_table_spec *tables; /* (n_tables) */
+    uint32_t n_tables;
+    uint64_t cache_bytes;
+    void (*init)(void *ctx, uint32_t table, uint64_t id, float *v); /* fills a new row's floats */
+    void *init_ctx;
+} slu_row_table_config;
+
+int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row_table **tp, slu_error *err);
+void slu_row_table_close(slu_row_table *t);
+
+/* Finds or creates the rows of |ids| (n, all different) of one table, from memory or with one MultiGet, and
+ * holds them until slu_row_table_release(). rows[i] is the row, never NULL; look at ->admitted before using
+ * ->v. New rows start with count 0. Adds nothing to counts: the caller calls slu_row_touch for each row it
+ * learns from. Returns 0, SLU_EIO, SLU_EFORMAT (a stored row of another size). */
+int slu_row_table_fetch(slu_row_table *t, uint32_t table, const uint64_t *ids, size_t n, slu_row **rows,
+                        slu_error *err);
+/* Counts |times| occurrences at event time |seconds|; admits the row when its count is due; marks it dirty.
+ */
+void slu_row_touch(slu_row_table *t, uint32_t table, slu_row *row, uint32_t times, uint32_t seconds);
+/* Marks a row whose floats were changed. */
+void slu_row_mark(slu_row_table *t, uint32_t table, slu_row *row);
+/* Lets go of every held row; evicts if over the bound. Row pointers are invalid afterwards. */
+int slu_row_table_release(slu_row_table *t, slu_error *err);
+/* True when dirty rows fill the cache: commit soon. */
+bool slu_row_table_pressure(const slu_row_table *t);
+
+/* Calls |each| for every dirty row (table by table, ids ascending: a deterministic order) and writes it into
+ * |c|. |each| may be NULL; it is how deltas are made. Rows become clean with slu_row_table_committed(). */
+int slu_row_table_flush(slu_row_table *t, slu_commit *c,
+                        void (*each)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
+void slu_row_table_committed(slu_row_table *t);
+
+/* Walks every stored row of the last commit in key order: bases, digests, dumps. |v| has |floats| floats; not
+ * aligned beyond 4 bytes. Stops when |each| returns false. @thread any */
+int slu_row_table_scan(slu_store *s,
+                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
+                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
+                       void *ctx, slu_error *err);
+
+typedef struct slu_row_table_stats {
+    uint64_t cached_rows, cached_bytes, dirty_rows;
+    uint64_t hits, misses, created, evicted; /* since open */
+} slu_row_table_stats;
+void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out);

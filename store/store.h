@@ -1,0 +1,87 @@
+/* store/store.h - everything durable of one process, in RocksDB, one atomic commit.
+ *
+ * INVARIANT 1 (docs/architecture.md): rows, optimizer state, dense parameters, join state, counters, outbox
+ * and Kafka offsets reach disk in one write batch. Modules keep changes in memory and write them into an
+ * slu_commit when asked; nothing else ever writes. A reopened store is exactly the state of its last commit.
+ *
+ * Opened by one process at a time (RocksDB's lock; a second one is told so). Besides the families below a
+ * store holds its format version and the schema text it was made for. @thread unless said otherwise: the
+ * owner (trainer thread). */
+#pragma once
+#include "base/bytes.h"
+#include "base/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct slu_store slu_store;
+typedef struct slu_commit slu_commit;
+
+/* Column families. Keys sort as bytes. */
+typedef enum slu_family {
+    SLU_FAMILY_META,   /* small named values: format, schema, version, counters, offsets, pending batch */
+    SLU_FAMILY_ROWS,   /* table (u32 be) id (u64 be) -> row */
+    SLU_FAMILY_DENSE,  /* name -> float vector */
+    SLU_FAMILY_JOIN,   /* impression key (16) -> join record; steps that wait for an impression */
+    SLU_FAMILY_TIMERS, /* deadline (u64 be) sequence (u64 be) -> impression key */
+    SLU_FAMILY_OUTBOX, /* channel (u8) sequence (u64 be) -> message not yet acknowledged by Kafka */
+    SLU_FAMILIES
+} slu_family;
+const char *slu_family_name(slu_family f);
+
+typedef struct slu_store_config {
+    const char *path;
+    uint64_t block_cache_bytes;
+    bool sync;               /* fsync the log at each commit */
+    bool create;             /* make it when missing */
+    bool read_only;          /* for tools: needs no lock, sees the last flushed+logged state at open */
+    const char *schema_text; /* compared with the stored one by |compare|; stored when new. NULL: do not care
+                                (tools) */
+    /* 0 or a negative code with |err| set; called with the stored text when it differs. NULL: any difference
+     * is SLU_ESCHEMA. */
+    int (*compare)(void *ctx, const char *stored_text, slu_error *err);
+    void *compare_ctx;
+} slu_store_config;
+
+/* Returns 0, SLU_EIO (with path and RocksDB's words), SLU_ESCHEMA, SLU_EFORMAT (another format version),
+ * SLU_ECORRUPT, SLU_ENOTFOUND (missing and !create). */
+int slu_store_open(const slu_store_config *config, slu_store **sp, slu_error *err);
+void slu_store_close(slu_store *s); /* NULL is fine; uncommitted changes are dropped */
+const char *slu_store_path(const slu_store *s);
+/* Schema text that the store was made for. */
+const char *slu_store_schema(const slu_store *s);
+
+/* Reads one value into |out| (cleared first). Returns 0, SLU_ENOTFOUND or SLU_EIO. @thread any */
+int slu_store_get(slu_store *s, slu_family f, const void *key, size_t key_len, slu_buf *out, slu_error *err);
+/* Reads |n| values; found[i] tells which; the bytes are handed to |each| in order of i. @thread any */
+int slu_store_multiget(slu_store *s, slu_family f, const void *const *keys, const size_t *key_lens, size_t n,
+                       void (*each)(void *ctx, size_t i, const void *value, size_t len), void *ctx,
+                       slu_error *err);
+/* Walks keys in order from |from| (inclusive) up to |to| (exclusive, NULL: to the end of the family), on a
+ * consistent snapshot of the last commit; stops when |each| returns false. @thread any */
+int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len, const void *to,
+                   size_t to_len,
+                   bool (*each)(void *ctx, const void *key, size_t key_len, const void *value,
+                                size_t value_len),
+                   void *ctx, slu_error *err);
+
+/* A commit under construction. Reusable: begin, put/delete..., write or abandon. */
+slu_commit *slu_commit_begin(slu_store *s);
+void slu_commit_put(slu_commit *c, slu_family f, const void *key, size_t key_len, const void *value,
+                    size_t value_len);
+void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_len);
+size_t slu_commit_bytes(const slu_commit *c);
+/* Writes all of it or nothing. The commit is emptied on success; on failure (SLU_EIO) it is kept so that the
+ * call can be repeated. */
+int slu_commit_write(slu_commit *c, slu_error *err);
+void slu_commit_abandon(slu_commit *c);
+
+/* Hex digest over the content of the given families (bit mask 1 << family) in key order. META keys that start
+ * with "~" (housekeeping: version numbers, wall times) are left out. */
+int slu_store_digest(slu_store *s, unsigned families, char out[33], slu_error *err);
+/* Copies a consistent checkpoint to |path| (must not exist) by hard links, while the store is in use. @thread
+ * any */
+int slu_store_checkpoint(slu_store *s, const char *path, slu_error *err);
+/* RocksDB's estimate of keys in a family, bytes on disk; for metrics. @thread any */
+uint64_t slu_store_estimate_keys(slu_store *s, slu_family f);
+uint64_t slu_store_disk_bytes(slu_store *s);

@@ -1,0 +1,77 @@
+/* trainer/pipeline.h - records in, a trained and committed model out: the one path of trainer and replay.
+ *
+ *   record -> decode -> encode -> joiner -> samples -> batch -> learner step -> ... -> commit
+ *
+ * The pipeline is a pure function of its records and its config: the same records in the same order give the
+ * same bytes, however often it was stopped and wherever it was committed. A commit takes everything at a
+ * record boundary: rows, optimizer state, dense parameters and gathered gradients, join state, the samples
+ * that wait in the batch, counters, offsets, outbox. @thread one, the owner; slu_pipeline_get_stats from any
+ * thread */
+#pragma once
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "feature/schema.h"
+#include "trainer/source.h"
+#include <stdbool.h>
+
+typedef struct slu_pipeline slu_pipeline;
+
+/* Sink for what a commit publishes; either may be NULL. Called on the owner's thread after the commit is
+ * durable. */
+typedef struct slu_pipeline_config {
+    const slu_options *options;
+    const slu_schema *schema;
+    slu_store *store;
+    struct slu_publisher *publisher; /* may be NULL: deltas are not built */
+    const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
+    int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
+    const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
+} slu_pipeline_config;
+
+int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_error *err);
+void slu_pipeline_close(slu_pipeline *p); /* drops what is not committed */
+
+/* Takes one record. |part| names its partition for the stored offset. Returns 0 or a fatal code (SLU_EIO,
+ * ...): bad input is not an error but a dead letter. */
+int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_record *r, slu_error *err);
+/* True when options->training.commit_events or memory pressure asks for a commit; wall time is the caller's
+ * business. */
+bool slu_pipeline_commit_due(const slu_pipeline *p);
+int slu_pipeline_commit(slu_pipeline *p, slu_error *err);
+/* End of recorded files: closes all windows, learns what waits, commits. */
+int slu_pipeline_finish(slu_pipeline *p, slu_error *err);
+/* Publishes a base snapshot of the last commit now. */
+int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err);
+/* Next offset to read per partition of |source|, into next (n), -1 unknown: for slu_source_ops.committed. */
+void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *next, uint32_t n);
+
+/* Counters of events; exact, part of every commit. received = learned + waiting + dead, always. */
+typedef struct slu_event_counts {
+    uint64_t received, learned, waiting, dead;
+    uint64_t dead_by_reason[SLU_DEAD_REASONS];
+    uint64_t impressions, steps[SLU_MAX_STEPS]; /* received, by kind */
+} slu_event_counts;
+
+/* One (task, space) of progressive validation: predicted on arrival, scored when the label is known. */
+typedef struct slu_metric_row {
+    uint32_t step;
+    bool entire_space; /* over impressions; else over the rows that reached the step before */
+    uint64_t count, positives;
+    double auc, logloss, ne, calibration; /* NaN when undefined */
+} slu_metric_row;
+
+typedef struct slu_pipeline_stats {
+    slu_event_counts events;
+    uint64_t samples, batches, dense_steps, commits, version;
+    int64_t watermark_us, newest_event_us, learned_through_us; /* the last by arrival clock */
+    uint32_t pending_samples;
+    uint64_t rows_cached, rows_created, row_cache_bytes, join_records, join_timers, outbox_waiting;
+    double loss_mean; /* per sample, exponentially smoothed */
+    uint32_t n_metrics;
+    slu_metric_row metrics[2 * SLU_MAX_STEPS];
+} slu_pipeline_stats;
+void slu_pipeline_get_stats(slu_pipeline *p, slu_pipeline_stats *out);
+
+/* Hex digest of the model and everything that decides its future, as of the last commit. */
+int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err);

@@ -1,0 +1,29 @@
+/* trainer/publisher.h - sends outbox messages to Kafka: model deltas and dead letters.
+ *
+ * Fire and remember: slu_publisher_send never blocks on the broker; acknowledgements come back through
+ * slu_publisher_acked(). Messages of a channel arrive in order (idempotent producer). Without
+ * kafka.dead_letter_topic, dead letters are appended to store.path/dead-letters.jsonl instead. @thread one,
+ * the trainer's */
+#pragma once
+#include "base/error.h"
+#include "base/options.h"
+#include "store/outbox.h"
+
+typedef struct slu_publisher slu_publisher;
+
+/* |with_kafka| false: no broker at all (replay): deltas are dropped, dead letters go to |dead_letter_path|
+ * (NULL: nowhere, they are still counted). */
+int slu_publisher_open(const slu_options *options, bool with_kafka, const char *dead_letter_path,
+                       slu_publisher **pp, slu_error *err);
+/* The message is copied. Waits only when publish queues are full (bounded by rdkafka's queue limits). */
+void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, const void *message, size_t len);
+/* Serves callbacks; returns the highest sequence of |ch| up to which everything was acknowledged, 0 none. */
+uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch);
+/* Publishes messages that are not in the outbox (base snapshots), in order with the deltas. */
+void slu_publisher_send_base(slu_publisher *p, const void *message, size_t len);
+/* Waits up to |timeout_ms| until everything is acknowledged. Returns what is still unacknowledged. */
+uint64_t slu_publisher_drain(slu_publisher *p, int timeout_ms);
+void slu_publisher_close(slu_publisher *p);
+
+/* Counters of bytes, for deciding when a base is due. */
+uint64_t slu_publisher_delta_bytes(const slu_publisher *p); /* since open */
