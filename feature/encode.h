@@ -7,9 +7,11 @@
 #include "feature/event.h"
 #include "feature/schema.h"
 
-/* Layout: this header, then u16 counts[slots] (padded to 8 bytes), u64 ids[total], float numbers[numbers]. */
+/* Layout: this header, then u16 counts[slots] (zero-padded to 8 bytes), u64 ids[total], float
+ * numbers[numbers] (zero-padded to 8 bytes), so that records can lie one after the other and equal input
+ * gives equal bytes. */
 typedef struct slu_encoded {
-    uint32_t bytes; /* of the whole record */
+    uint32_t bytes; /* of the whole record, a multiple of 8 */
     uint16_t slots; /* == slu_schema_slots */
     uint16_t total; /* ids */
 } slu_encoded;
@@ -35,14 +37,19 @@ void slu_encoder_free(slu_encoder *e);
 
 /* Encodes |fields| (slu_schema_fields) into |out| (slu_encoded_max bytes, 8-aligned). Never fails: missing
  * values have their token, text where a number is due counts as missing, lists are cut to max_ids (newest
- * kept for sequences, first kept otherwise). @thread the encoder's owner; no allocation. */
+ * kept for sequences, first kept otherwise; counted in sluice_feature_values_cut_total). Every slot with a
+ * table has at least one id. Numbers are cut to +-SLU_NUMBER_LIMIT after their transform, so that one absurd
+ * input cannot make a model infinite.
+ * @thread the encoder's owner; no allocation. */
+#define SLU_NUMBER_LIMIT 1e12f
 void slu_encode(slu_encoder *e, const slu_values *fields, slu_encoded *out);
 
 /* For scoring: slu_encode_shared() does the shared slots once, slu_encode_candidate() completes a copy of
  * them with the item slots of one candidate; the result equals slu_encode() of the merged fields bit for bit.
- * |fields| of a candidate holds shared and item values. */
+ * |fields| of a candidate holds item values at least; shared ones are not looked at again. slu_encode() on
+ * the same encoder forgets what slu_encode_shared() did. */
 void slu_encode_shared(slu_encoder *e, const slu_values *fields);
 void slu_encode_candidate(slu_encoder *e, const slu_values *fields, slu_encoded *out);
 
-/* Checks that |n| bytes hold a well-formed record for |s|: for bytes read back from disk. */
+/* Checks that |n| bytes hold a well-formed record for |s|: for bytes read back from disk, any alignment. */
 bool slu_encoded_valid(const slu_schema *s, const void *bytes, size_t n);

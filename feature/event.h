@@ -4,6 +4,7 @@
  * the arena given to it: nothing is owned, everything is gone when the arena is reset. */
 #pragma once
 #include "base/arena.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/options.h"
 #include <stdbool.h>
@@ -27,7 +28,8 @@ typedef struct slu_value {
     } v;
 } slu_value;
 
-/* Values of one field; n = 0: missing. */
+/* Values of one field; n = 0: missing. Empty text is a missing value too. Features that want one value read
+ * v[0]. */
 typedef struct slu_values {
     const slu_value *v; /* (n) */
     uint32_t n;
@@ -62,21 +64,33 @@ typedef enum slu_dead_reason {
 } slu_dead_reason;
 const char *slu_dead_reason_name(slu_dead_reason r); /* "malformed", "too_large", ... */
 
-/* Decodes one message. |arena| provides memory for values and unescaped text. On failure returns SLU_EINVAL
- * with the reason in |why| and a message in |err| that names the offending thing ("feature 'colour' is not in
- * the config; add it or set training.unknown_features: ignore"). Checks: ids 1..256 bytes, valid UTF-8
- * without NUL, time > 0, finite numbers, known step, known features, at most SLU_MAX_VALUES values per field
- * (the rest of a longer list is an error, not cut). */
+/* Decodes one message. |arena| provides memory for values and unescaped text; its limit bounds what one event
+ * may need. On failure returns SLU_EINVAL with the reason in |why| and a message in |err| that names the
+ * offending thing
+ * ("feature 'colour' is not in the config; add it or set training.unknown_features: ignore").
+ * Checks: slu_event_check(), kafka.max_message_bytes, finite numbers, known step, known features, no feature
+ * twice, at most SLU_MAX_VALUES values per field (the rest of a longer list is an error, not cut). Both
+ * encodings pass over members that they do not know, so that newer producers can add some; unknown features
+ * are another matter and follow |unknown|. JSON: a feature is a string, number, true, false ("true",
+ * "false"), null (missing) or an array of these; ids may be integers. JSON allocates (jansson), protobuf does
+ * not once |arena| is warm. Thread-safe: any thread with an arena of its own. */
 #define SLU_MAX_VALUES   4096
 #define SLU_MAX_ID_BYTES 256
+#define SLU_MAX_TIME_US  253402300799999999LL /* end of the year 9999: sums with any window stay in range */
 int slu_event_decode(const slu_schema *schema, slu_encoding encoding, slu_unknown_policy unknown,
                      const void *bytes, size_t len, slu_arena *arena, slu_event *event, slu_dead_reason *why,
                      slu_error *err);
-/* Unknown features ignored since the start, by all threads (metric sluice_unknown_features_ignored_total). */
+/* Unknown features ignored since the start, by all threads, are counted in
+ * sluice_unknown_features_ignored_total. */
+
+/* What every source must check, whatever its encoding: ids 1..256 bytes (a step's own id may be empty), valid
+ * UTF-8 without NUL, time in 1..SLU_MAX_TIME_US. Fails like slu_event_decode. */
+int slu_event_check(const slu_event *event, slu_dead_reason *why, slu_error *err);
 
 /* Appends |event| in the given encoding: the inverse of slu_event_decode, for the simulator, the
- * file-to-Kafka pump and tests. */
-#include "base/bytes.h"
+ * file-to-Kafka pump and tests. Values of mixed kinds are written as text, which means the same. Text must be
+ * valid UTF-8. Returns 0, or SLU_EINVAL when a number is not finite, or in JSON a model version over 2^63-1;
+ * |out| is then as before. */
 int slu_event_encode(const slu_schema *schema, slu_encoding encoding, const slu_event *event, slu_buf *out);
 
 /* True when the |n| bytes are well-formed UTF-8 (no surrogates, no overlong forms) without NUL. */
