@@ -20,8 +20,9 @@ int slu_join_table_open(slu_store *s, const slu_join_table_config *config, slu_j
                         slu_error *err);
 void slu_join_table_close(slu_join_table *t);
 
-/* The record of |key|, or SLU_ENOTFOUND. *|data| (len) is writable in place (same length) and valid until the
- * next call on the table except slu_join_table_touch; after writing call slu_join_table_touch(). */
+/* The record of |key|, or SLU_ENOTFOUND. *|data| (len) is 8-aligned, writable in place (same length) and valid
+ * until the next get, put or delete; touch and timer calls leave it where it is. After writing call
+ * slu_join_table_touch(). */
 int slu_join_table_get(slu_join_table *t, slu_hash128 key, uint8_t **data, size_t *len, slu_error *err);
 int slu_join_table_touch(slu_join_table *t, slu_hash128 key);
 /* Inserts or replaces. |data| is copied; *|stored| (may be NULL) receives where. */

@@ -11,7 +11,7 @@
 typedef struct slu_delta_builder slu_delta_builder;
 
 typedef struct slu_delta_head {
-    uint64_t version, previous_version;
+    uint64_t lineage, version, previous_version;
     bool base;
     uint64_t schema_fingerprint;
     const char *schema_text; /* base only */

@@ -23,7 +23,8 @@ typedef struct slu_pipeline_config {
     const slu_options *options;
     const slu_schema *schema;
     slu_store *store;
-    struct slu_publisher *publisher; /* may be NULL: deltas are not built */
+    struct slu_publisher *publisher; /* takes dead letters and deltas; NULL: dead letters are only counted */
+    bool deltas;                     /* build and publish model deltas; wants a publisher */
     const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
     int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
@@ -72,6 +73,11 @@ typedef struct slu_pipeline_stats {
     slu_metric_row metrics[2 * SLU_MAX_STEPS];
 } slu_pipeline_stats;
 void slu_pipeline_get_stats(slu_pipeline *p, slu_pipeline_stats *out);
+/* Brings the statistics up to date between commits (without metric rows). @thread owner */
+void slu_pipeline_refresh(slu_pipeline *p);
+
+/* For slu_store_config.compare, with the slu_schema as its context. */
+int slu_pipeline_compare_schema(void *schema, const char *stored_text, slu_error *err);
 
 /* Hex digest of the model and everything that decides its future, as of the last commit. */
 int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err);

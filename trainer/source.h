@@ -12,6 +12,7 @@
 #include "store/store.h"
 
 typedef enum slu_record_kind {
+    SLU_RECORD_PARTITION, /* a partition that this source will read: it holds the watermark from now on */
     SLU_RECORD_EVENT, /* one message or line */
     SLU_RECORD_IDLE,  /* partition has been silent for join.idle_timeout: it no longer holds the watermark */
     SLU_RECORD_FLUSH, /* nothing came for training.max_batch_delay of wall time: learn what is waiting */

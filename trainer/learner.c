@@ -1,0 +1,558 @@
+/* Letters: B samples, K inputs, T tasks, S slots, U different ids of a table in the batch, D its dimension.
+ */
+#include "trainer/learner.h"
+#include "base/clock.h"
+#include "model/loss.h"
+#include "model/pooling.h"
+#include "model/spec.h"
+#include "store/state.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One table's share of a batch: its ids, each once, and where their rows and gradients are. */
+typedef struct table_batch {
+    slu_row_layout layout;
+    uint32_t u, max_u;
+    uint64_t *ids;      /* (U) in order of first use */
+    slu_row **rows;     /* (U) */
+    float *grads;       /* (U, D + T): embedding, then wide */
+    uint32_t *arrivals; /* (U) impressions that brought it */
+    uint32_t *seen;     /* (U) newest event time, seconds */
+    uint8_t *learns;    /* (U) at least one sample with a label uses it */
+    uint32_t *index;    /* (index_mask + 1) open addressing: position in ids + 1, valid when stamp matches */
+    uint32_t *stamps;
+    uint32_t index_mask, stamp;
+} table_batch;
+
+struct slu_learner {
+    const slu_options *options;
+    const slu_schema *schema;
+    slu_net *net;
+    slu_workspace *work;
+    slu_row_table *rows;
+    slu_row_rules rules;
+    slu_adam adam;
+    uint32_t tables, tasks, slots;
+    table_batch *t; /* (tables) */
+    /* Dense state. */
+    float *params, *grads, *m, *v; /* (P), (trainable) ... */
+    size_t n_params, n_trainable;
+    uint64_t adam_steps;
+    uint32_t gathered; /* samples in grads */
+    bool params_changed, moments_changed, grads_changed;
+    /* Scratch of a step. */
+    uint32_t *refs;     /* (B * max_ids) position of each id occurrence in its table's ids */
+    float *labels;      /* (B, T) */
+    uint8_t *says;      /* (B, T) */
+    const float **read; /* (max ids of a slot) */
+    float **write;
+    float task_weight[SLU_MAX_STEPS];
+};
+
+static uint32_t wide_tasks(const slu_options *o, const slu_table *t)
+{
+    return o->model.wide && t->wide ? o->n_steps : 0;
+}
+
+static void init_row(void *ctx, uint32_t table, uint64_t id, float *v)
+{
+    const slu_learner *l = ctx;
+    slu_row_init(&l->t[table].layout, &l->rules, l->options->model.seed, table, id, v);
+}
+
+static int new_table_batch(slu_learner *l, uint32_t table, uint32_t max_u)
+{
+    table_batch *t = &l->t[table];
+    uint32_t width = t->layout.dim + t->layout.tasks;
+    uint32_t cells = 16;
+    while (cells < 2 * max_u)
+        cells *= 2;
+    t->max_u = max_u;
+    t->ids = malloc(max_u * sizeof *t->ids);
+    t->rows = malloc(max_u * sizeof *t->rows);
+    t->grads = malloc((size_t)max_u * width * sizeof *t->grads + 1);
+    t->arrivals = malloc(max_u * sizeof *t->arrivals);
+    t->seen = malloc(max_u * sizeof *t->seen);
+    t->learns = malloc(max_u);
+    t->index = malloc(cells * sizeof *t->index);
+    t->stamps = calloc(cells, sizeof *t->stamps);
+    t->index_mask = cells - 1;
+    return t->ids && t->rows && t->grads && t->arrivals && t->seen && t->learns && t->index && t->stamps
+               ? 0
+               : SLU_ENOMEM;
+}
+
+static void free_table_batch(table_batch *t)
+{
+    free(t->ids);
+    free(t->rows);
+    free(t->grads);
+    free(t->arrivals);
+    free(t->seen);
+    free(t->learns);
+    free(t->index);
+    free(t->stamps);
+}
+
+static int open_rows(slu_learner *l, slu_store *store, slu_error *err)
+{
+    slu_row_table_spec *specs = calloc(l->tables, sizeof *specs);
+    if (!specs)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for %u tables", l->tables);
+    for (uint32_t i = 0; i < l->tables; i++)
+        specs[i] = (slu_row_table_spec){l->t[i].layout.floats, slu_schema_table(l->schema, i)->admit_after};
+    slu_row_table_config config = {specs, l->tables, l->options->store.cache_bytes, init_row, l};
+    int rc = slu_row_table_open(store, &config, &l->rows, err);
+    free(specs);
+    return rc;
+}
+
+/* Most ids of each table that a full batch can bring. */
+static int size_tables(slu_learner *l, slu_error *err)
+{
+    uint32_t *ids = calloc(l->tables + 1, sizeof *ids);
+    uint32_t widest = 1;
+    int rc = ids ? 0 : SLU_ENOMEM;
+    for (uint32_t i = 0; !rc && i < l->slots; i++) {
+        const slu_slot *s = slu_schema_slot(l->schema, i);
+        if (s->table == SLU_NO_TABLE)
+            continue;
+        ids[s->table] += s->max_ids;
+        if (s->max_ids > widest)
+            widest = s->max_ids;
+    }
+    for (uint32_t i = 0; !rc && i < l->tables; i++) {
+        l->t[i].layout = slu_row_layout_of(slu_schema_table(l->schema, i)->dimension,
+                                           wide_tasks(l->options, slu_schema_table(l->schema, i)), &l->rules);
+        rc = new_table_batch(l, i, l->options->training.batch_size * ids[i]);
+    }
+    free(ids);
+    l->read = malloc(widest * sizeof *l->read);
+    l->write = malloc(widest * sizeof *l->write);
+    return !rc && l->read && l->write ? 0
+                                      : slu_fail(err, SLU_ENOMEM, "out of memory for a batch of %u",
+                                                 l->options->training.batch_size);
+}
+
+static int load_dense(slu_learner *l, slu_store *store, slu_error *err)
+{
+    slu_net_init(l->net, l->params);
+    int rc = slu_state_get_floats(store, "params", l->params, l->n_params, err);
+    if (rc == SLU_ENOTFOUND) {
+        slu_error_clear(err);
+        l->params_changed = l->moments_changed = true;
+        return 0;
+    }
+    if (!rc)
+        rc = slu_state_get_floats(store, "adam.m", l->m, l->n_trainable, err);
+    if (!rc)
+        rc = slu_state_get_floats(store, "adam.v", l->v, l->n_trainable, err);
+    uint64_t gathered = 0;
+    if (!rc)
+        rc = slu_state_get_u64(store, "adam.steps", 0, &l->adam_steps, err);
+    if (!rc)
+        rc = slu_state_get_u64(store, "gathered", 0, &gathered, err);
+    l->gathered = (uint32_t)gathered;
+    if (!rc && gathered)
+        rc = slu_state_get_floats(store, "gradients", l->grads, l->n_trainable, err);
+    return rc;
+}
+
+int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_store *store, slu_learner **lp,
+                     slu_error *err)
+{
+    *lp = NULL;
+    slu_learner *l = calloc(1, sizeof *l);
+    if (!l)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for the learner");
+    l->options = options;
+    l->schema = schema;
+    l->rules = slu_row_rules_of(options);
+    l->tables = slu_schema_tables(schema);
+    l->slots = slu_schema_slots(schema);
+    l->tasks = options->n_steps;
+    const slu_optimizer_opts *o = &options->optimizer;
+    l->adam = (slu_adam){o->dense_rate,    o->dense_beta1, o->dense_beta2,
+                         o->dense_epsilon, o->dense_l2,    o->dense_clip};
+    for (uint32_t i = 0; i < l->tasks; i++)
+        l->task_weight[i] = (float)options->steps[i].weight;
+    uint32_t batch = options->training.batch_size;
+    slu_net_spec spec;
+    int rc = slu_net_spec_of(options, slu_schema_inputs(schema), &spec, err);
+    if (!rc)
+        rc = slu_net_build(&spec, &l->net, err);
+    if (rc)
+        goto fail;
+    l->n_params = slu_net_params(l->net);
+    l->n_trainable = slu_net_trainable(l->net);
+    l->t = calloc(l->tables + 1, sizeof *l->t);
+    l->work = slu_workspace_new(l->net, batch, true);
+    l->params = calloc(l->n_params + 1, sizeof *l->params);
+    l->grads = calloc(l->n_trainable + 1, sizeof *l->grads);
+    l->m = calloc(l->n_trainable + 1, sizeof *l->m);
+    l->v = calloc(l->n_trainable + 1, sizeof *l->v);
+    l->refs = malloc((size_t)batch * (slu_schema_max_ids(schema) + 1) * sizeof *l->refs);
+    l->labels = malloc((size_t)batch * l->tasks * sizeof *l->labels);
+    l->says = malloc((size_t)batch * l->tasks);
+    if (!l->t || !l->work || !l->params || !l->grads || !l->m || !l->v || !l->refs || !l->labels ||
+        !l->says) {
+        rc = slu_fail(err, SLU_ENOMEM, "out of memory for a network of %zu parameters and batches of %u",
+                      l->n_params, batch);
+        goto fail;
+    }
+    rc = size_tables(l, err);
+    if (!rc)
+        rc = open_rows(l, store, err);
+    if (!rc)
+        rc = load_dense(l, store, err);
+    if (rc)
+        goto fail;
+    *lp = l;
+    return 0;
+fail:
+    slu_learner_close(l);
+    return rc;
+}
+
+void slu_learner_close(slu_learner *l)
+{
+    if (!l)
+        return;
+    slu_row_table_close(l->rows);
+    for (uint32_t i = 0; l->t && i < l->tables; i++)
+        free_table_batch(&l->t[i]);
+    free(l->t);
+    slu_workspace_free(l->work);
+    slu_net_free(l->net);
+    free(l->params);
+    free(l->grads);
+    free(l->m);
+    free(l->v);
+    free(l->refs);
+    free(l->labels);
+    free(l->says);
+    free(l->read);
+    free(l->write);
+    free(l);
+}
+
+/* ---- gathering ids ---- */
+
+/* Position of |id| among the batch's ids of |t|; new ones are appended. */
+static uint32_t position_of(table_batch *t, uint64_t id)
+{
+    /* Ids are hashes already: their low bits will do. */
+    for (uint32_t cell = (uint32_t)id & t->index_mask;; cell = (cell + 1) & t->index_mask) {
+        if (t->stamps[cell] != t->stamp) {
+            assert(t->u < t->max_u);
+            t->stamps[cell] = t->stamp;
+            t->index[cell] = t->u;
+            t->ids[t->u] = id;
+            t->arrivals[t->u] = 0;
+            t->seen[t->u] = 0;
+            t->learns[t->u] = 0;
+            return t->u++;
+        }
+        if (t->ids[t->index[cell]] == id)
+            return t->index[cell];
+    }
+}
+
+static void begin_table(table_batch *t)
+{
+    t->u = 0;
+    if (++t->stamp == 0) { /* wrapped: old stamps would look new */
+        memset(t->stamps, 0, (t->index_mask + 1) * sizeof *t->stamps);
+        t->stamp = 1;
+    }
+}
+
+static bool has_label(const slu_sample *s, uint32_t tasks)
+{
+    for (uint32_t i = 0; i < tasks; i++)
+        if (s->say[i] != SLU_SAY_NOTHING)
+            return true;
+    return false;
+}
+
+/* Fills refs, labels and says. Returns how many samples have a label. */
+static uint32_t gather(slu_learner *l, const slu_batch *batch)
+{
+    uint32_t B = slu_batch_count(batch), T = l->tasks, said = 0;
+    for (uint32_t i = 0; i < l->tables; i++)
+        begin_table(&l->t[i]);
+    uint32_t *ref = l->refs;
+    for (uint32_t b = 0; b < B; b++) {
+        const slu_sample *s = slu_batch_at(batch, b);
+        const uint16_t *counts = slu_encoded_counts(s->x);
+        const uint64_t *ids = slu_encoded_ids(s->x);
+        bool label = has_label(s, T);
+        uint32_t seconds = s->time_us > 0 ? (uint32_t)(s->time_us / SLU_SECOND_US) : 0;
+        said += label;
+        for (uint32_t i = 0; i < l->slots; i++) {
+            if (!counts[i])
+                continue;
+            table_batch *t = &l->t[slu_schema_slot(l->schema, i)->table];
+            for (uint32_t k = 0; k < counts[i]; k++) {
+                uint32_t at = position_of(t, *ids++);
+                t->arrivals[at] += s->arrival;
+                t->learns[at] |= label;
+                if (seconds > t->seen[at])
+                    t->seen[at] = seconds;
+                *ref++ = at;
+            }
+        }
+        for (uint32_t i = 0; i < T; i++) {
+            l->labels[b * T + i] = s->labels >> i & 1;
+            l->says[b * T + i] = s->say[i];
+        }
+    }
+    return said;
+}
+
+static int fetch_rows(slu_learner *l, slu_error *err)
+{
+    for (uint32_t i = 0; i < l->tables; i++) {
+        table_batch *t = &l->t[i];
+        int rc = t->u ? slu_row_table_fetch(l->rows, i, t->ids, t->u, t->rows, err) : 0;
+        if (rc)
+            return rc;
+        /* Count first: a value whose turn has come is learned from in this very batch. */
+        for (uint32_t k = 0; k < t->u; k++)
+            if (t->arrivals[k])
+                slu_row_touch(l->rows, i, t->rows[k], t->arrivals[k], t->seen[k]);
+    }
+    return 0;
+}
+
+/* ---- forward and backward over the slots ---- */
+
+static const float *readable(const slu_row *row)
+{
+    return row->admitted ? row->v : NULL;
+}
+
+static void pool_inputs(slu_learner *l, const slu_batch *batch)
+{
+    uint32_t B = slu_batch_count(batch), K = slu_net_inputs(l->net);
+    float *x = slu_workspace_x(l->work); /* (B, K) */
+    const uint32_t *ref = l->refs;
+    for (uint32_t b = 0; b < B; b++, x += K) {
+        const slu_encoded *e = slu_batch_at(batch, b)->x;
+        const uint16_t *counts = slu_encoded_counts(e);
+        const float *numbers = slu_encoded_numbers(e);
+        for (uint32_t i = 0; i < l->slots; i++) {
+            const slu_slot *s = slu_schema_slot(l->schema, i);
+            if (s->table == SLU_NO_TABLE) {
+                x[s->input] = numbers[s->number];
+                continue;
+            }
+            const table_batch *t = &l->t[s->table];
+            for (uint32_t k = 0; k < counts[i]; k++)
+                l->read[k] = readable(t->rows[*ref++]);
+            if (s->width)
+                slu_pool_forward(x + s->input, l->read, counts[i], s->width,
+                                 s->opts->pooling == SLU_POOL_MEAN);
+        }
+    }
+}
+
+static bool slot_is_wide(const slu_learner *l, const slu_slot *s)
+{
+    return s->table != SLU_NO_TABLE && s->wide && l->t[s->table].layout.tasks;
+}
+
+static void add_wide(slu_learner *l, const slu_batch *batch)
+{
+    uint32_t B = slu_batch_count(batch), T = l->tasks;
+    float *logits = slu_workspace_logits(l->work); /* (B, T) */
+    const uint32_t *ref = l->refs;
+    for (uint32_t b = 0; b < B; b++, logits += T) {
+        const uint16_t *counts = slu_encoded_counts(slu_batch_at(batch, b)->x);
+        for (uint32_t i = 0; i < l->slots; i++) {
+            const slu_slot *s = slu_schema_slot(l->schema, i);
+            if (slot_is_wide(l, s)) {
+                const table_batch *t = &l->t[s->table];
+                for (uint32_t k = 0; k < counts[i]; k++)
+                    l->read[k] = readable(t->rows[ref[k]]);
+                slu_wide_forward(logits, l->read, counts[i], t->layout.dim, T,
+                                 s->opts->pooling == SLU_POOL_MEAN);
+            }
+            ref += counts[i];
+        }
+    }
+}
+
+static void scatter_gradients(slu_learner *l, const slu_batch *batch)
+{
+    uint32_t B = slu_batch_count(batch), K = slu_net_inputs(l->net), T = l->tasks;
+    const float *dx = slu_workspace_dx(l->work),
+                *dlogits = slu_workspace_dlogits(l->work); /* (B, K), (B, T) */
+    for (uint32_t i = 0; i < l->tables; i++) {
+        table_batch *t = &l->t[i];
+        memset(t->grads, 0, (size_t)t->u * (t->layout.dim + t->layout.tasks) * sizeof *t->grads);
+    }
+    const uint32_t *ref = l->refs;
+    for (uint32_t b = 0; b < B; b++, dx += K, dlogits += T) {
+        const uint16_t *counts = slu_encoded_counts(slu_batch_at(batch, b)->x);
+        for (uint32_t i = 0; i < l->slots; i++) {
+            if (!counts[i])
+                continue;
+            const slu_slot *s = slu_schema_slot(l->schema, i);
+            table_batch *t = &l->t[s->table];
+            uint32_t width = t->layout.dim + t->layout.tasks;
+            int mean = s->opts->pooling == SLU_POOL_MEAN;
+            for (uint32_t k = 0; k < counts[i]; k++)
+                l->write[k] = t->grads + (size_t)ref[k] * width;
+            if (s->width)
+                slu_pool_backward(l->write, dx + s->input, counts[i], s->width, mean);
+            if (slot_is_wide(l, s)) {
+                for (uint32_t k = 0; k < counts[i]; k++)
+                    l->write[k] += t->layout.dim;
+                slu_wide_backward(l->write, dlogits, counts[i], T, mean);
+            }
+            ref += counts[i];
+        }
+    }
+}
+
+static void update_rows(slu_learner *l)
+{
+    for (uint32_t i = 0; i < l->tables; i++) {
+        table_batch *t = &l->t[i];
+        uint32_t width = t->layout.dim + t->layout.tasks;
+        for (uint32_t k = 0; k < t->u; k++) {
+            slu_row *row = t->rows[k];
+            if (!t->learns[k] || !row->admitted)
+                continue;
+            const float *g = t->grads + (size_t)k * width;
+            slu_row_update(&t->layout, &l->rules, row->v, g, g + t->layout.dim);
+            slu_row_mark(l->rows, i, row);
+        }
+    }
+}
+
+static void step_dense(slu_learner *l, uint32_t said)
+{
+    l->gathered += said;
+    l->grads_changed = true;
+    if (l->gathered < l->options->training.dense_every)
+        return;
+    slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
+                  1.0 / l->gathered);
+    l->gathered = 0;
+    l->params_changed = l->moments_changed = true;
+}
+
+static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
+                                slu_error *err)
+{
+    const float *logits = slu_workspace_logits(l->work); /* (B, T) */
+    int rc = 0;
+    for (uint32_t b = 0; b < slu_batch_count(batch) && !rc; b++, logits += l->tasks)
+        if (slu_batch_at(batch, b)->arrival)
+            rc = predicted(ctx, slu_batch_at(batch, b)->key, logits, err);
+    return rc;
+}
+
+int slu_learner_step(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
+                     double *loss, uint32_t *said, slu_error *err)
+{
+    uint32_t B = slu_batch_count(batch);
+    assert(B && B <= l->options->training.batch_size);
+    *loss = 0;
+    *said = gather(l, batch);
+    int rc = fetch_rows(l, err);
+    if (rc)
+        return rc;
+    pool_inputs(l, batch);
+    /* With batch statistics the training pass does not compute what is served, so predictions get a pass of
+     * their own. */
+    bool separate = slu_net_has_batch_stats(l->net) || !*said;
+    if (separate) {
+        slu_net_forward(l->net, l->params, l->work, B, SLU_INFER);
+        add_wide(l, batch);
+        rc = hand_out_predictions(l, batch, predicted, ctx, err);
+    }
+    if (!rc && *said) {
+        slu_net_forward(l->net, l->params, l->work, B, SLU_TRAIN);
+        add_wide(l, batch);
+        if (separate)
+            l->params_changed = true; /* running statistics */
+        else
+            rc = hand_out_predictions(l, batch, predicted, ctx, err);
+    }
+    if (rc)
+        return rc;
+    if (*said) {
+        *loss = slu_funnel_loss(slu_workspace_dlogits(l->work), slu_workspace_logits(l->work), l->labels,
+                                l->says, l->task_weight, B, l->tasks);
+        slu_net_backward(l->net, l->params, l->grads, l->work, B);
+        scatter_gradients(l, batch);
+        update_rows(l);
+        step_dense(l, *said);
+    }
+    return slu_row_table_release(l->rows, err);
+}
+
+/* ---- commits ---- */
+
+int slu_learner_flush(slu_learner *l, slu_commit *c,
+                      void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx)
+{
+    if (l->params_changed)
+        slu_state_put_floats(c, "params", l->params, l->n_params);
+    if (l->moments_changed) {
+        slu_state_put_floats(c, "adam.m", l->m, l->n_trainable);
+        slu_state_put_floats(c, "adam.v", l->v, l->n_trainable);
+        slu_state_put_u64(c, "adam.steps", l->adam_steps);
+    }
+    if (l->grads_changed) {
+        slu_state_put_u64(c, "gathered", l->gathered);
+        slu_state_put_floats(c, "gradients", l->grads, l->n_trainable);
+    }
+    return slu_row_table_flush(l->rows, c, each_row, ctx);
+}
+
+void slu_learner_committed(slu_learner *l)
+{
+    l->params_changed = l->moments_changed = l->grads_changed = false;
+    slu_row_table_committed(l->rows);
+}
+
+const float *slu_learner_dense(const slu_learner *l, size_t *n)
+{
+    *n = l->n_params;
+    return l->params;
+}
+
+bool slu_learner_dense_changed(const slu_learner *l)
+{
+    return l->params_changed;
+}
+
+uint32_t slu_learner_tables(const slu_learner *l)
+{
+    return l->tables;
+}
+
+const slu_row_layout *slu_learner_layout(const slu_learner *l, uint32_t table)
+{
+    return &l->t[table].layout;
+}
+
+slu_row_table *slu_learner_rows(const slu_learner *l)
+{
+    return l->rows;
+}
+
+uint64_t slu_learner_dense_steps(const slu_learner *l)
+{
+    return l->adam_steps;
+}
+
+const slu_net *slu_learner_net(const slu_learner *l)
+{
+    return l->net;
+}

@@ -1,0 +1,47 @@
+/* trainer/learner.h - one training step: a batch of samples in, rows and dense parameters moved.
+ *
+ *   ids of the batch, each once -> rows (fetched) -> pooled into x -> net -> + wide -> loss -> back -> rows,
+ * dense
+ *
+ * Rows learn with every batch from the sum of their samples' gradients; dense gradients are gathered until
+ * training.dense_every samples have contributed and then step with their mean (Adam on a handful of rows at a
+ * time diverges under fake-negative weights). The logits of arriving impressions are handed out before
+ * anything is learned from them. A value is counted (admission) once per impression, not once per sample.
+ *
+ * Durable state: dense parameters, Adam's moments and step, gathered gradients. Rows belong to the row table.
+ * @thread the pipeline's */
+#pragma once
+#include "base/options.h"
+#include "feature/schema.h"
+#include "model/net.h"
+#include "model/optim.h"
+#include "store/row_table.h"
+#include "trainer/batch.h"
+
+typedef struct slu_learner slu_learner;
+
+/* Opens the row table of |store| and loads the dense state, or initialises it from the config's seed. */
+int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_store *store, slu_learner **lp,
+                     slu_error *err);
+void slu_learner_close(slu_learner *l);
+
+/* Called for each arriving impression with its logits (tasks). */
+typedef int (*slu_predicted_fn)(void *ctx, slu_hash128 key, const float *logits, slu_error *err);
+/* Learns |batch| (1 .. batch_size samples). |*loss| receives the summed loss and |*said| how many samples had
+ * a label. */
+int slu_learner_step(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
+                     double *loss, uint32_t *said, slu_error *err);
+
+/* Writes rows and dense state that changed since the last commit; |each_row| sees every row written that has
+ * floats. */
+int slu_learner_flush(slu_learner *l, slu_commit *c,
+                      void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
+void slu_learner_committed(slu_learner *l);
+
+const float *slu_learner_dense(const slu_learner *l, size_t *n); /* (n) parameters now */
+bool slu_learner_dense_changed(const slu_learner *l);            /* since the last commit */
+uint32_t slu_learner_tables(const slu_learner *l);
+const slu_row_layout *slu_learner_layout(const slu_learner *l, uint32_t table);
+slu_row_table *slu_learner_rows(const slu_learner *l);
+uint64_t slu_learner_dense_steps(const slu_learner *l);
+const slu_net *slu_learner_net(const slu_learner *l);

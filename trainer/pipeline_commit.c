@@ -1,0 +1,315 @@
+/* What of a pipeline reaches disk and Kafka, and how it comes back. Keys that start with "~" are
+ * housekeeping: they may differ between two runs of the same records (how often was committed), so digests
+ * leave them out. */
+#include "base/log.h"
+#include "base/rng.h"
+#include "store/state.h"
+#include "trainer/pipeline_state.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- loading ---- */
+
+static void put_counts(const slu_event_counts *c, slu_buf *out)
+{
+    slu_put_varint(out, c->received);
+    slu_put_varint(out, c->learned);
+    slu_put_varint(out, c->dead);
+    slu_put_varint(out, SLU_DEAD_REASONS);
+    for (int i = 0; i < SLU_DEAD_REASONS; i++)
+        slu_put_varint(out, c->dead_by_reason[i]);
+    slu_put_varint(out, c->impressions);
+    for (int i = 0; i < SLU_MAX_STEPS; i++)
+        slu_put_varint(out, c->steps[i]);
+}
+
+static int get_counts(slu_event_counts *c, const slu_buf *b, slu_error *err)
+{
+    slu_reader r = slu_reader_of(b->data, b->len);
+    c->received = slu_get_varint(&r);
+    c->learned = slu_get_varint(&r);
+    c->dead = slu_get_varint(&r);
+    uint64_t reasons = slu_get_varint(&r);
+    for (uint64_t i = 0; i < reasons && !r.bad; i++) {
+        uint64_t n = slu_get_varint(&r);
+        if (i < SLU_DEAD_REASONS)
+            c->dead_by_reason[i] = n;
+    }
+    c->impressions = slu_get_varint(&r);
+    for (int i = 0; i < SLU_MAX_STEPS; i++)
+        c->steps[i] = slu_get_varint(&r);
+    return r.bad ? slu_fail(err, SLU_ECORRUPT,
+                            "stored event counters are damaged: restore the store from a backup")
+                 : 0;
+}
+
+/* Reads a stored value and hands it to |load|; a value that was never stored is fine. */
+static int restore(slu_pipeline *p, const char *name,
+                   int (*load)(slu_pipeline *p, const slu_buf *b, slu_error *err), slu_error *err)
+{
+    slu_buf b = SLU_BUF_INIT;
+    int rc = slu_state_get_bytes(p->store, name, &b, err);
+    if (!rc)
+        rc = load(p, &b, err);
+    else if (rc == SLU_ENOTFOUND) {
+        slu_error_clear(err);
+        rc = 0;
+    }
+    slu_buf_free(&b);
+    return rc;
+}
+
+static int load_counts(slu_pipeline *p, const slu_buf *b, slu_error *err)
+{
+    return get_counts(&p->counts, b, err);
+}
+static int load_watermark(slu_pipeline *p, const slu_buf *b, slu_error *err)
+{
+    return slu_watermark_load(p->watermark, b->data, b->len, err);
+}
+static int load_joiner(slu_pipeline *p, const slu_buf *b, slu_error *err)
+{
+    return slu_joiner_load(p->joiner, b->data, b->len, err);
+}
+static int load_batch(slu_pipeline *p, const slu_buf *b, slu_error *err)
+{
+    return slu_batch_load(p->batch, b->data, b->len, err);
+}
+
+static void send_message(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
+{
+    slu_pipeline *p = ctx;
+    if (p->config.publisher)
+        slu_publisher_send(p->config.publisher, ch, sequence, message, len);
+}
+
+/* The policy decides what waits in join records and batches: changing it mid-way would learn labels twice or
+ * never. */
+static int check_policy(slu_pipeline *p, slu_error *err)
+{
+    uint64_t policy;
+    int rc = slu_state_get_u64(p->store, "policy", p->options->training.label_policy, &policy, err);
+    if (!rc && policy != (uint64_t)p->options->training.label_policy)
+        rc = slu_fail(err, SLU_ECONFIG,
+                      "store %s was trained under another training.label_policy (number %llu): its open "
+                      "windows would be "
+                      "learned wrongly; set it back, or start with an empty store",
+                      slu_store_path(p->store), (unsigned long long)policy);
+    return rc;
+}
+
+static int new_builder(slu_pipeline *p, slu_error *err)
+{
+    uint32_t n = slu_learner_tables(p->learner);
+    uint32_t *served = calloc(n + 1, sizeof *served);
+    for (uint32_t i = 0; served && i < n; i++)
+        served[i] = slu_learner_layout(p->learner, i)->served;
+    p->delta = served ? slu_delta_builder_new(served, n, p->options->publish.chunk_bytes) : NULL;
+    free(served);
+    return p->delta ? 0 : slu_fail(err, SLU_ENOMEM, "out of memory for deltas");
+}
+
+int slu_pipeline_load(slu_pipeline *p, slu_error *err)
+{
+    uint64_t through = 0;
+    int rc = check_policy(p, err);
+    if (!rc)
+        rc = restore(p, "counts", load_counts, err);
+    if (!rc)
+        rc = restore(p, "watermark", load_watermark, err);
+    if (!rc)
+        rc = restore(p, "joiner", load_joiner, err);
+    if (!rc)
+        rc = restore(p, "batch", load_batch, err);
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "~version", 0, &p->version, err);
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "~lineage", 0, &p->lineage, err);
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "~learned_through", 0, &through, err);
+    p->learned_through_us = p->newest_arrival_us = (int64_t)through;
+    if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
+        p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
+    if (!rc && p->config.deltas)
+        rc = new_builder(p, err);
+    if (!rc)
+        rc = slu_outbox_recover(p->outbox, send_message, p, err);
+    return rc;
+}
+
+/* ---- committing ---- */
+
+static slu_delta_head head_of(const slu_pipeline *p, bool base)
+{
+    return (slu_delta_head){
+        .lineage = p->lineage,
+        .version = p->version,
+        .previous_version = p->version - 1,
+        .base = base,
+        .schema_fingerprint = slu_schema_fingerprint(p->config.schema),
+        .schema_text = base ? slu_schema_text(p->config.schema) : NULL,
+        .learned_through_us = p->learned_through_us,
+        .committed_us = slu_wall_us(p->config.clock),
+    };
+}
+
+static void delta_row(void *ctx, uint32_t table, const slu_row *row)
+{
+    slu_pipeline *p = ctx;
+    if (row->admitted)
+        slu_delta_row(p->delta, table, row->id, row->v);
+}
+
+static void delta_to_outbox(void *ctx, const void *message, size_t len)
+{
+    slu_pipeline *p = ctx;
+    slu_outbox_add(p->outbox, SLU_CHANNEL_DELTAS, message, len);
+}
+
+/* Rows and dense parameters into the commit, and into the version's delta while they pass. */
+static int flush_model(slu_pipeline *p)
+{
+    if (!p->delta)
+        return slu_learner_flush(p->learner, p->commit, NULL, NULL);
+    slu_delta_head head = head_of(p, false);
+    slu_delta_begin(p->delta, &head);
+    if (slu_learner_dense_changed(p->learner)) {
+        size_t n;
+        const float *dense = slu_learner_dense(p->learner, &n);
+        slu_delta_dense(p->delta, dense, n);
+    }
+    int rc = slu_learner_flush(p->learner, p->commit, delta_row, p);
+    slu_delta_finish(p->delta, delta_to_outbox, p);
+    return rc;
+}
+
+static void put_saved(slu_pipeline *p, const char *name)
+{
+    slu_state_put_bytes(p->commit, name, p->scratch.data, p->scratch.len);
+    slu_buf_clear(&p->scratch);
+}
+
+static void flush_state(slu_pipeline *p)
+{
+    slu_buf_clear(&p->scratch);
+    put_counts(&p->counts, &p->scratch);
+    put_saved(p, "counts");
+    slu_watermark_save(p->watermark, &p->scratch);
+    put_saved(p, "watermark");
+    slu_joiner_save(p->joiner, &p->scratch);
+    put_saved(p, "joiner");
+    slu_batch_save(p->batch, &p->scratch);
+    put_saved(p, "batch");
+    slu_state_put_u64(p->commit, "policy", p->options->training.label_policy);
+    slu_state_put_u64(p->commit, "~version", p->version);
+    slu_state_put_u64(p->commit, "~lineage", p->lineage);
+    slu_state_put_u64(p->commit, "~learned_through", (uint64_t)p->learned_through_us);
+    for (uint32_t i = 0; i < slu_watermark_count(p->watermark); i++) {
+        slu_partition part;
+        int64_t next;
+        slu_watermark_at(p->watermark, i, &part, &next);
+        if (next >= 0)
+            slu_state_put_offset(p->commit, part.topic, part.partition, next);
+    }
+}
+
+/* Learns from the publisher what Kafka has; true when there is something to forget. */
+static bool collect_acks(slu_pipeline *p)
+{
+    bool any = false;
+    for (int ch = SLU_CHANNEL_DELTAS; p->config.publisher && ch < SLU_CHANNELS; ch++) {
+        uint64_t acked = slu_publisher_acked(p->config.publisher, (slu_channel)ch);
+        if (acked <= p->acked[ch])
+            continue;
+        p->acked[ch] = acked;
+        slu_outbox_ack(p->outbox, (slu_channel)ch, acked);
+        any = true;
+    }
+    return any;
+}
+
+int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
+{
+    bool acks = collect_acks(p);
+    if (!p->changed && !acks)
+        return 0;
+    const slu_event_counts *c = &p->counts;
+    if (c->received != c->learned + slu_joiner_waiting(p->joiner) + c->dead)
+        return slu_fail(err, SLU_ECORRUPT,
+                        "events do not balance: received %llu, learned %llu, waiting %llu, dead %llu; this "
+                        "is a defect of Sluice, "
+                        "nothing was committed",
+                        (unsigned long long)c->received, (unsigned long long)c->learned,
+                        (unsigned long long)slu_joiner_waiting(p->joiner), (unsigned long long)c->dead);
+    int rc = 0;
+    if (p->changed) {
+        p->version++;
+        rc = flush_model(p);
+        if (!rc)
+            rc = slu_join_table_flush(p->join_table, p->commit);
+        flush_state(p);
+    }
+    if (!rc)
+        rc = slu_outbox_flush(p->outbox, p->commit);
+    if (!rc)
+        rc = slu_commit_write(p->commit, err);
+    if (rc)
+        return slu_fail(err, rc, "commit of version %llu failed", (unsigned long long)p->version);
+    slu_learner_committed(p->learner);
+    slu_join_table_committed(p->join_table);
+    slu_outbox_committed(p->outbox, send_message, p);
+    p->changed = false;
+    p->events_since_commit = 0;
+    p->commits++;
+    /* Metric rows walk big histograms: once a second is plenty. */
+    int64_t now = slu_mono_us(p->config.clock);
+    bool metrics = now - p->metrics_at_us >= SLU_SECOND_US;
+    if (metrics)
+        p->metrics_at_us = now;
+    slu_pipeline_refresh_stats(p, metrics);
+    return 0;
+}
+
+/* ---- base snapshots ---- */
+
+static bool base_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen,
+                     bool admitted, const float *v, uint32_t floats)
+{
+    slu_pipeline *p = ctx;
+    (void)count, (void)last_seen, (void)floats;
+    if (admitted)
+        slu_delta_row(p->delta, table, id, v);
+    return true;
+}
+
+static void send_base(void *ctx, const void *message, size_t len)
+{
+    slu_pipeline *p = ctx;
+    slu_publisher_send_base(p->config.publisher, message, len);
+}
+
+int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)
+{
+    assert(p->delta);
+    int rc = slu_pipeline_commit(p, err); /* so that memory and store say the same */
+    if (rc)
+        return rc;
+    slu_delta_head head = head_of(p, true);
+    size_t n;
+    const float *dense = slu_learner_dense(p->learner, &n);
+    slu_delta_begin(p->delta, &head);
+    slu_delta_dense(p->delta, dense, n);
+    rc = slu_row_table_scan(p->store, base_row, p, err);
+    if (!rc)
+        slu_delta_finish(p->delta, send_base, p);
+    return rc;
+}
+
+int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err)
+{
+    unsigned families = 1u << SLU_FAMILY_META | 1u << SLU_FAMILY_ROWS | 1u << SLU_FAMILY_DENSE |
+                        1u << SLU_FAMILY_JOIN | 1u << SLU_FAMILY_TIMERS;
+    return slu_store_digest(p->store, families, out, err);
+}

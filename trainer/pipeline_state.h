@@ -1,0 +1,57 @@
+/* trainer/pipeline_state.h - the inside of a pipeline, shared by pipeline.c (records in, learning) and
+ * pipeline_commit.c (what reaches disk and Kafka). Nobody else includes it. */
+#pragma once
+#include "store/outbox.h"
+#include "trainer/batch.h"
+#include "trainer/delta.h"
+#include "trainer/joiner.h"
+#include "trainer/learner.h"
+#include "trainer/pipeline.h"
+#include "trainer/progress.h"
+#include "trainer/publisher.h"
+#include "trainer/watermark.h"
+#include <pthread.h>
+
+struct slu_pipeline {
+    slu_pipeline_config config;
+    const slu_options *options;
+    slu_store *store;
+
+    /* The way of a record. */
+    slu_arena *arena; /* emptied per record */
+    slu_encoder *encoder;
+    slu_encoded *encoded; /* the impression at hand */
+    slu_watermark *watermark;
+    slu_join_table *join_table;
+    slu_joiner *joiner;
+    slu_batch *batch;
+    slu_learner *learner;
+    slu_progress *progress;
+
+    /* What a commit takes along. */
+    slu_commit *commit;
+    slu_outbox *outbox;
+    slu_delta_builder *delta; /* NULL without config.deltas */
+    slu_buf scratch;
+    slu_event_counts counts; /* waiting is filled in when read */
+    uint64_t lineage, version;
+    uint64_t acked[SLU_CHANNELS];
+    bool changed; /* since the last commit */
+    uint64_t events_since_commit;
+
+    /* Arrival clock (broker time), for freshness. */
+    int64_t newest_arrival_us, learned_through_us;
+
+    /* For people. */
+    uint64_t samples, batches, commits;
+    double loss_mean;
+    int64_t metrics_at_us; /* monotonic, when the metric rows were last computed */
+    pthread_mutex_t stats_lock;
+    slu_pipeline_stats stats;
+};
+
+/* Restores everything that a commit wrote, or starts afresh. Sends what the last process left in the outbox.
+ */
+int slu_pipeline_load(slu_pipeline *p, slu_error *err);
+/* Refreshes what slu_pipeline_get_stats hands out; |metrics|: also the costly metric rows. */
+void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics);

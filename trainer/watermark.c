@@ -1,0 +1,191 @@
+#include "trainer/watermark.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct entry {
+    char *topic;
+    int32_t partition;
+    int64_t newest_us;   /* INT64_MIN: nothing yet */
+    int64_t next_offset; /* -1: unknown */
+    bool idle;
+} entry;
+
+struct slu_watermark {
+    int64_t lateness_us;
+    entry *entries; /* (n) in order of first announcement */
+    uint32_t n, cap;
+    uint32_t *by_index; /* (n_index) source's number -> entry, UINT32_MAX unknown */
+    uint32_t n_index;
+    int64_t now_us, newest_us;
+};
+
+slu_watermark *slu_watermark_new(int64_t allowed_lateness_us)
+{
+    slu_watermark *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->lateness_us = allowed_lateness_us;
+    w->now_us = w->newest_us = INT64_MIN;
+    return w;
+}
+
+static void forget_entries(slu_watermark *w)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        free(w->entries[i].topic);
+    w->n = 0;
+}
+
+void slu_watermark_free(slu_watermark *w)
+{
+    if (!w)
+        return;
+    forget_entries(w);
+    free(w->entries);
+    free(w->by_index);
+    free(w);
+}
+
+/* Partitions are few and announced rarely: a linear search is fine. */
+static uint32_t find_or_add(slu_watermark *w, const char *topic, size_t len, int32_t partition)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        if (w->entries[i].partition == partition && strlen(w->entries[i].topic) == len &&
+            memcmp(w->entries[i].topic, topic, len) == 0)
+            return i;
+    if (w->n == w->cap) {
+        w->cap = w->cap ? 2 * w->cap : 16;
+        w->entries = realloc(w->entries, w->cap * sizeof *w->entries);
+        assert(w->entries);
+    }
+    w->entries[w->n] = (entry){strndup(topic, len), partition, INT64_MIN, -1, false};
+    return w->n++;
+}
+
+static entry *of_index(const slu_watermark *w, uint32_t index)
+{
+    assert(index < w->n_index && w->by_index[index] != UINT32_MAX);
+    return &w->entries[w->by_index[index]];
+}
+
+static void recompute(slu_watermark *w)
+{
+    int64_t slowest = INT64_MAX;
+    for (uint32_t i = 0; i < w->n; i++)
+        if (!w->entries[i].idle && w->entries[i].newest_us < slowest)
+            slowest = w->entries[i].newest_us;
+    if (slowest == INT64_MAX || slowest == INT64_MIN) /* all idle, or somebody has yet to deliver */
+        return;
+    if (slowest - w->lateness_us > w->now_us)
+        w->now_us = slowest - w->lateness_us;
+}
+
+void slu_watermark_partition(slu_watermark *w, uint32_t index, const slu_partition *part)
+{
+    if (index >= w->n_index) {
+        w->by_index = realloc(w->by_index, (index + 1) * sizeof *w->by_index);
+        assert(w->by_index);
+        while (w->n_index <= index)
+            w->by_index[w->n_index++] = UINT32_MAX;
+    }
+    if (w->by_index[index] == UINT32_MAX)
+        w->by_index[index] = find_or_add(w, part->topic, strlen(part->topic), part->partition);
+}
+
+void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us)
+{
+    entry *e = of_index(w, index);
+    bool first = e->newest_us == INT64_MIN;
+    /* Only the slowest partition's progress can move the watermark. */
+    bool held = first || e->newest_us - w->lateness_us <= w->now_us;
+    e->idle = false;
+    if (time_us > w->newest_us)
+        w->newest_us = time_us;
+    if (time_us <= e->newest_us)
+        return;
+    e->newest_us = time_us;
+    if (held || w->now_us == INT64_MIN)
+        recompute(w);
+}
+
+void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset)
+{
+    of_index(w, index)->next_offset = next_offset;
+}
+
+void slu_watermark_idle(slu_watermark *w, uint32_t index)
+{
+    of_index(w, index)->idle = true;
+    recompute(w);
+}
+
+int64_t slu_watermark_now(const slu_watermark *w)
+{
+    return w->now_us;
+}
+
+int64_t slu_watermark_newest(const slu_watermark *w)
+{
+    return w->newest_us;
+}
+
+uint32_t slu_watermark_count(const slu_watermark *w)
+{
+    return w->n;
+}
+
+void slu_watermark_at(const slu_watermark *w, uint32_t i, slu_partition *part, int64_t *next_offset)
+{
+    *part = (slu_partition){w->entries[i].topic, w->entries[i].partition};
+    *next_offset = w->entries[i].next_offset;
+}
+
+int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index)
+{
+    if (index >= w->n_index || w->by_index[index] == UINT32_MAX)
+        return -1;
+    return w->entries[w->by_index[index]].next_offset;
+}
+
+/* Offsets are stored by name elsewhere (store/state.h), where tools look for them. */
+void slu_watermark_save(const slu_watermark *w, slu_buf *out)
+{
+    slu_put_u64(out, (uint64_t)w->now_us);
+    slu_put_u64(out, (uint64_t)w->newest_us);
+    slu_put_varint(out, w->n);
+    for (uint32_t i = 0; i < w->n; i++) {
+        const entry *e = &w->entries[i];
+        slu_put_str(out, e->topic, strlen(e->topic));
+        slu_put_u32(out, (uint32_t)e->partition);
+        slu_put_u64(out, (uint64_t)e->newest_us);
+        slu_put_u64(out, (uint64_t)e->next_offset);
+        slu_put_u8(out, e->idle);
+    }
+}
+
+int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err)
+{
+    slu_reader r = slu_reader_of(p, n);
+    forget_entries(w);
+    w->n_index = 0;
+    w->now_us = (int64_t)slu_get_u64(&r);
+    w->newest_us = (int64_t)slu_get_u64(&r);
+    uint64_t count = slu_get_varint(&r);
+    for (uint64_t i = 0; i < count && !r.bad; i++) {
+        size_t len;
+        const uint8_t *topic = slu_get_str(&r, &len);
+        int32_t partition = (int32_t)slu_get_u32(&r);
+        int64_t newest = (int64_t)slu_get_u64(&r), next = (int64_t)slu_get_u64(&r);
+        bool idle = slu_get_u8(&r);
+        if (r.bad)
+            break;
+        uint32_t at = find_or_add(w, (const char *)topic, len, partition);
+        w->entries[at].newest_us = newest;
+        w->entries[at].next_offset = next;
+        w->entries[at].idle = idle;
+    }
+    if (r.bad || slu_reader_left(&r))
+        return slu_fail(err, SLU_ECORRUPT, "stored watermark is damaged: restore the store from a backup");
+    return 0;
+}
