@@ -1,0 +1,60 @@
+# Sluice in one word per wish; `make help` lists them. The build itself is CMake's (CMakeLists.txt), in build/.
+SHELL := /bin/bash
+BUILD ?= build
+JOBS ?= 2
+TESTS ?= .
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
+configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
+
+.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz format install clean help
+
+build: deps ## Build everything into build/bin (the default)
+	@test -f $(BUILD)/build.ninja || $(call configure,$(BUILD),)
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: build ## The whole path at work, about a minute. DATA=../shared/data/storefront: recorded events; BROKERS=host:port: your Kafka; KILL=1: kill -9 the trainer midway
+	@BUILD='$(BUILD)' DATA='$(DATA)' BROKERS='$(BROKERS)' KILL='$(KILL)' IMPRESSIONS='$(IMPRESSIONS)' SEED='$(SEED)' deploy/demo.sh
+
+test: build ## Every test: unit, fuzz corpora, integration with a real Kafka, interop with an official gRPC client. TESTS=regex: only those
+	@ctest --test-dir $(BUILD) --output-on-failure -R '$(TESTS)'
+
+broker: deps ## A real single-node Apache Kafka for looking around, until Ctrl-C
+	@deploy/broker/kafka.sh run
+
+deps: ## Install the Debian packages that are missing
+	@deploy/deps.sh build
+
+deps-fuzz:
+	@deploy/deps.sh build fuzz
+
+deps-format:
+	@deploy/deps.sh format
+
+asan: deps ## Unit tests and fuzz corpora under AddressSanitizer and UBSan, in build-asan/
+	@test -f build-asan/build.ninja || $(call configure,build-asan,-DSLU_SANITIZE=asan)
+	@cmake --build build-asan -j $(JOBS)
+	@ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz' -R '$(TESTS)'
+
+tsan: deps ## Unit tests under ThreadSanitizer, in build-tsan/
+	@test -f build-tsan/build.ninja || $(call configure,build-tsan,-DSLU_SANITIZE=tsan)
+	@cmake --build build-tsan -j $(JOBS)
+	@ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
+
+fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in build-fuzz/
+	@test -f build-fuzz/build.ninja || $(call configure,build-fuzz,-DSLU_FUZZ=ON -DCMAKE_C_COMPILER=clang)
+	@cmake --build build-fuzz -j $(JOBS)
+	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+format: deps-format ## clang-format all C sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: build ## Install programs, units, docs and examples below PREFIX (DESTDIR is honoured)
+	@cmake --install $(BUILD) --prefix '$(PREFIX)'
+
+clean: ## Remove the build folders
+	@rm -rf build build-asan build-tsan build-fuzz
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
