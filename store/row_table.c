@@ -1,0 +1,657 @@
+#include "store/row_table.h"
+#include "base/bytes.h"
+#include "base/rng.h"
+#include "store/row_value.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Rows of a table lie without gaps in equal chunks that never move, so a row pointer stays good while its
+ * batch holds it. Only release, when nothing is held, moves rows: the last row fills the hole of an evicted
+ * one, which keeps the slab dense, lets empty chunks go back to the system and makes the memory bound exact
+ * whatever mix of tables is hot.
+ *
+ * The index maps the low bits of a row's hash to {tag, slot + 1}, linear probing, at most 60 % full, deletion
+ * by shifting back. The tag is the hash's low 32 bits: it holds the home position, so growing and deleting
+ * never touch a row, and nearly every false match stops at the tag. */
+enum {
+    EMPTY = 0, /* index entry without a slot */
+    PROBE_BLOCK = 64,
+    FIRST_INDEX = 64,
+    ROW_ALIGN = 16,
+    HUGE_PAGE = 2 << 20,
+    SWEEP_EXTRA = 4096, /* rows that a release may look at beyond twice the number that it has to evict */
+};
+enum { CLEAN = 0, DIRTY = 1, FLUSHED = 2 /* in a commit that is not yet confirmed */ };
+
+typedef struct index_entry {
+    uint32_t tag, slot1; /* slot + 1; EMPTY */
+} index_entry;
+
+typedef struct id_list {
+    uint64_t *ids; /* (cap) */
+    size_t n, cap;
+} id_list;
+
+typedef struct table {
+    uint32_t floats, admit_after;
+    uint32_t stride;      /* bytes per row */
+    uint32_t chunk_shift; /* rows per chunk, log2 */
+    char **chunks;        /* (n_chunks of cap_chunks) */
+    uint32_t n_chunks, cap_chunks;
+    uint32_t rows;
+    index_entry *index; /* (mask + 1) */
+    uint32_t mask;
+    id_list dirty;   /* ids of DIRTY rows */
+    id_list flushed; /* ids of the last flush; some may be DIRTY again */
+} table;
+
+struct slu_row_table {
+    slu_store *store;
+    table *tables; /* (n_tables) */
+    uint32_t n_tables;
+    uint64_t cache_bytes;
+    void (*init)(void *ctx, uint32_t table, uint64_t id, float *v);
+    void *init_ctx;
+    uint64_t used_bytes, dirty_bytes, dirty_rows;
+    slu_row **held; /* (n_held of cap_held) */
+    size_t n_held, cap_held;
+    uint32_t hand_table, hand_slot; /* CLOCK over all rows of all tables */
+    uint64_t hits, misses, created, evicted;
+    /* Scratch of a fetch, kept. */
+    uint32_t *missing; /* (cap_missing) positions in ids */
+    uint8_t (*keys)[SLU_ROW_KEY_BYTES];
+    const void **key_pointers;
+    size_t *key_lengths;
+    size_t cap_missing;
+    uint8_t *value; /* one encoded row of the widest table */
+};
+
+/* ---- memory ---- */
+
+static void *grow(void *p, size_t n, size_t size)
+{
+    p = reallocarray(p, n, size);
+    if (!p)
+        abort(); /* bounded by the cache, see base/bytes.h */
+    return p;
+}
+
+static void push_id(id_list *l, uint64_t id)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 64;
+        l->ids = grow(l->ids, l->cap, sizeof *l->ids);
+    }
+    l->ids[l->n++] = id;
+}
+
+static size_t chunk_bytes(const table *b)
+{
+    return (size_t)b->stride << b->chunk_shift;
+}
+
+static char *new_chunk(const table *b)
+{
+    size_t bytes = chunk_bytes(b);
+    void *p = NULL;
+    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes))
+        abort();
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE); /* rows are hit at random: fewer TLB misses */
+    return p;
+}
+
+static inline slu_row *row_at(const table *b, uint32_t slot)
+{
+    uint32_t in_chunk = slot & ((1u << b->chunk_shift) - 1);
+    return (slu_row *)(b->chunks[slot >> b->chunk_shift] + (size_t)in_chunk * b->stride);
+}
+
+/* ---- index ---- */
+
+static inline uint32_t tag_of(uint64_t id)
+{
+    return (uint32_t)slu_mix64(id);
+}
+
+static void index_put(table *b, uint32_t tag, uint32_t slot)
+{
+    uint32_t i = tag & b->mask;
+    while (b->index[i].slot1 != EMPTY)
+        i = (i + 1) & b->mask;
+    b->index[i] = (index_entry){tag, slot + 1};
+}
+
+static void index_grow(slu_row_table *t, table *b)
+{
+    index_entry *old = b->index;
+    uint32_t old_mask = b->mask;
+    b->mask = old_mask * 2 + 1;
+    b->index = calloc((size_t)b->mask + 1, sizeof *b->index);
+    if (!b->index)
+        abort();
+    for (uint32_t i = 0; i <= old_mask; i++)
+        if (old[i].slot1 != EMPTY)
+            index_put(b, old[i].tag, old[i].slot1 - 1);
+    t->used_bytes += ((uint64_t)b->mask - old_mask) * sizeof *b->index;
+    free(old);
+}
+
+/* Position of the entry of |slot|, which is there. */
+static uint32_t index_position(const table *b, uint32_t tag, uint32_t slot)
+{
+    uint32_t i = tag & b->mask;
+    while (b->index[i].slot1 != slot + 1) {
+        assert(b->index[i].slot1 != EMPTY);
+        i = (i + 1) & b->mask;
+    }
+    return i;
+}
+
+static void index_remove(table *b, uint32_t tag, uint32_t slot)
+{
+    uint32_t hole = index_position(b, tag, slot);
+    for (uint32_t i = (hole + 1) & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask) {
+        uint32_t home = b->index[i].tag & b->mask;
+        /* An entry may move back into the hole when its home is not behind the hole. */
+        if (((i - home) & b->mask) >= ((i - hole) & b->mask)) {
+            b->index[hole] = b->index[i];
+            hole = i;
+        }
+    }
+    b->index[hole] = (index_entry){0, EMPTY};
+}
+
+static slu_row *lookup(const table *b, uint64_t id)
+{
+    uint32_t tag = tag_of(id);
+    for (uint32_t i = tag & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask) {
+        if (b->index[i].tag != tag)
+            continue;
+        slu_row *row = row_at(b, b->index[i].slot1 - 1);
+        if (row->id == id)
+            return row;
+    }
+    return NULL;
+}
+
+/* First row whose tag matches, its id not compared: touching it would wait for memory. */
+static slu_row *lookup_tag(const table *b, uint32_t tag)
+{
+    for (uint32_t i = tag & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask)
+        if (b->index[i].tag == tag)
+            return row_at(b, b->index[i].slot1 - 1);
+    return NULL;
+}
+
+/* ---- rows ---- */
+
+static slu_row *append_row(slu_row_table *t, table *b, uint64_t id)
+{
+    uint32_t slot = b->rows;
+    if (slot >> b->chunk_shift == b->n_chunks) {
+        if (b->n_chunks == b->cap_chunks) {
+            b->cap_chunks = b->cap_chunks ? 2 * b->cap_chunks : 8;
+            b->chunks = grow(b->chunks, b->cap_chunks, sizeof *b->chunks);
+        }
+        b->chunks[b->n_chunks++] = new_chunk(b);
+    }
+    if ((uint64_t)(b->rows + 1) * 5 > ((uint64_t)b->mask + 1) * 3)
+        index_grow(t, b);
+    b->rows++;
+    t->used_bytes += b->stride;
+    slu_row *row = row_at(b, slot);
+    *row = (slu_row){.id = id, .slot = slot};
+    index_put(b, tag_of(id), slot);
+    return row;
+}
+
+/* Keeps one empty chunk: a table at a chunk's border would else allocate and free without end. */
+static void drop_empty_chunks(table *b)
+{
+    uint32_t needed = (b->rows + (1u << b->chunk_shift) - 1) >> b->chunk_shift;
+    while (b->n_chunks > needed + 1)
+        free(b->chunks[--b->n_chunks]);
+}
+
+static void remove_row(slu_row_table *t, table *b, slu_row *row)
+{
+    assert(row->dirty == CLEAN && !row->held);
+    uint32_t slot = row->slot, last = b->rows - 1;
+    index_remove(b, tag_of(row->id), slot);
+    if (slot != last) {
+        slu_row *moved = row_at(b, last);
+        b->index[index_position(b, tag_of(moved->id), last)].slot1 = slot + 1;
+        memcpy(row, moved, b->stride);
+        row->slot = slot;
+    }
+    b->rows--;
+    t->used_bytes -= b->stride;
+    drop_empty_chunks(b);
+}
+
+static void hold(slu_row_table *t, slu_row *row)
+{
+    row->referenced = 1;
+    if (row->held)
+        return;
+    if (t->n_held == t->cap_held) {
+        t->cap_held = t->cap_held ? 2 * t->cap_held : 1024;
+        t->held = grow(t->held, t->cap_held, sizeof *t->held);
+    }
+    row->held = 1;
+    t->held[t->n_held++] = row;
+}
+
+static void admit(slu_row_table *t, uint32_t which, slu_row *row)
+{
+    row->admitted = 1;
+    t->init(t->init_ctx, which, row->id, row->v);
+}
+
+/* ---- opening ---- */
+
+/* A table's last chunk may be empty, so chunks together stay a small part of the cache. */
+static uint32_t choose_chunk_shift(uint32_t stride, uint64_t cache_bytes, uint32_t n_tables)
+{
+    uint64_t most = cache_bytes / (8 * (uint64_t)n_tables);
+    if (most > 2 * HUGE_PAGE)
+        most = 2 * HUGE_PAGE; /* gives at least one huge page */
+    uint32_t shift = 4;       /* at least 16 rows */
+    while (((uint64_t)stride << (shift + 1)) <= most)
+        shift++;
+    return shift;
+}
+
+int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row_table **tp, slu_error *err)
+{
+    *tp = NULL;
+    slu_row_table *t = calloc(1, sizeof *t);
+    if (!t)
+        goto no_memory;
+    t->store = s;
+    t->cache_bytes = config->cache_bytes;
+    t->init = config->init;
+    t->init_ctx = config->init_ctx;
+    t->tables = calloc(config->n_tables ? config->n_tables : 1, sizeof *t->tables);
+    if (!t->tables)
+        goto no_memory;
+    t->n_tables = config->n_tables;
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < t->n_tables; i++) {
+        table *b = &t->tables[i];
+        b->floats = config->tables[i].floats;
+        b->admit_after = config->tables[i].admit_after;
+        b->stride =
+            (uint32_t)((sizeof(slu_row) + b->floats * sizeof(float) + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN);
+        b->chunk_shift = choose_chunk_shift(b->stride, t->cache_bytes, t->n_tables);
+        b->mask = FIRST_INDEX - 1;
+        b->index = calloc(FIRST_INDEX, sizeof *b->index);
+        if (!b->index)
+            goto no_memory;
+        t->used_bytes += FIRST_INDEX * sizeof *b->index;
+        if (b->floats > widest)
+            widest = b->floats;
+    }
+    t->value = malloc(SLU_ROW_VALUE_HEADER + (size_t)widest * sizeof(float));
+    if (!t->value)
+        goto no_memory;
+    *tp = t;
+    return 0;
+no_memory:
+    slu_row_table_close(t);
+    return slu_fail(err, SLU_ENOMEM, "store %s: out of memory", slu_store_path(s));
+}
+
+void slu_row_table_close(slu_row_table *t)
+{
+    if (!t)
+        return;
+    for (uint32_t i = 0; i < t->n_tables; i++) {
+        table *b = &t->tables[i];
+        while (b->n_chunks)
+            free(b->chunks[--b->n_chunks]);
+        free(b->chunks);
+        free(b->index);
+        free(b->dirty.ids);
+        free(b->flushed.ids);
+    }
+    free(t->tables);
+    free(t->held);
+    free(t->missing);
+    free(t->keys);
+    free(t->key_pointers);
+    free(t->key_lengths);
+    free(t->value);
+    free(t);
+}
+
+/* ---- fetching ---- */
+
+static void reserve_missing(slu_row_table *t, size_t n)
+{
+    if (n <= t->cap_missing)
+        return;
+    size_t cap = t->cap_missing ? t->cap_missing : 256;
+    while (cap < n)
+        cap *= 2;
+    t->missing = grow(t->missing, cap, sizeof *t->missing);
+    t->keys = grow(t->keys, cap, sizeof *t->keys);
+    t->key_pointers = grow(t->key_pointers, cap, sizeof *t->key_pointers);
+    t->key_lengths = grow(t->key_lengths, cap, sizeof *t->key_lengths);
+    for (size_t i = 0; i < cap; i++) {
+        t->key_pointers[i] = t->keys[i];
+        t->key_lengths[i] = SLU_ROW_KEY_BYTES;
+    }
+    t->cap_missing = cap;
+}
+
+/* Finds what is in memory; puts positions of the rest into t->missing, from *n_missing on. Three passes over
+ * a block: ask memory for index lines, for row lines, then look. A pass does not wait for what the one before
+ * asked for. */
+static void find_block(slu_row_table *t, const table *b, const uint64_t *ids, size_t base, size_t n,
+                       slu_row **rows, size_t *n_missing)
+{
+    uint32_t tags[PROBE_BLOCK];
+    for (size_t i = 0; i < n; i++) {
+        tags[i] = tag_of(ids[base + i]);
+        __builtin_prefetch(&b->index[tags[i] & b->mask]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        slu_row *row = lookup_tag(b, tags[i]);
+        rows[base + i] = row;
+        if (!row)
+            continue;
+        __builtin_prefetch(row, 1);
+        __builtin_prefetch((char *)row + 64, 1); /* the caller reads the floats next */
+    }
+    for (size_t i = 0; i < n; i++) {
+        slu_row *row = rows[base + i];
+        if (row && row->id != ids[base + i])
+            rows[base + i] = row = lookup(b, ids[base + i]);
+        if (row)
+            hold(t, row);
+        else
+            t->missing[(*n_missing)++] = (uint32_t)(base + i);
+    }
+}
+
+typedef struct loading {
+    slu_row_table *t;
+    uint32_t which;
+    const uint64_t *ids;
+    slu_row **rows;
+    int rc;
+    slu_error *err;
+} loading;
+
+static void load_row(void *ctx, size_t i, const void *value, size_t len)
+{
+    loading *l = ctx;
+    if (l->rc)
+        return;
+    uint32_t at = l->t->missing[i];
+    const table *b = &l->t->tables[l->which];
+    slu_row *row = l->rows[at];
+    slu_row_value stored;
+    l->rc = slu_row_value_parse(value, len, &stored, l->err);
+    if (!l->rc && stored.admitted && stored.floats != b->floats)
+        l->rc = slu_fail(l->err, SLU_EFORMAT, "stored with %u floats, this model needs %u", stored.floats,
+                         b->floats);
+    if (l->rc) {
+        slu_error_context(l->err, "store %s: table %u: row %llu", slu_store_path(l->t->store), l->which,
+                          (unsigned long long)l->ids[at]);
+        return;
+    }
+    row->count = stored.count;
+    row->last_seen = stored.last_seen;
+    row->admitted = stored.admitted;
+    row->referenced = 1; /* marks, until the fetch ends, that the row was found */
+    slu_row_value_floats(&stored, row->v);
+}
+
+static int load_missing(slu_row_table *t, uint32_t which, const uint64_t *ids, size_t n_missing,
+                        slu_row **rows, slu_error *err)
+{
+    table *b = &t->tables[which];
+    for (size_t i = 0; i < n_missing; i++) {
+        uint64_t id = ids[t->missing[i]];
+        slu_row_key_write(t->keys[i], which, id);
+        rows[t->missing[i]] = append_row(t, b, id);
+    }
+    loading l = {.t = t, .which = which, .ids = ids, .rows = rows, .err = err};
+    int rc = slu_store_multiget(t->store, SLU_FAMILY_ROWS, t->key_pointers, t->key_lengths, n_missing,
+                                load_row, &l, err);
+    if (!rc)
+        rc = l.rc;
+    if (rc) {
+        for (size_t i = n_missing; i-- > 0;)
+            remove_row(t, b, rows[t->missing[i]]);
+        return rc;
+    }
+    for (size_t i = 0; i < n_missing; i++) {
+        slu_row *row = rows[t->missing[i]];
+        t->created += !row->referenced;
+        /* Also when it was stored under a larger admit_after than today's. */
+        if (!row->admitted && (b->admit_after <= 1 || row->count >= b->admit_after))
+            admit(t, which, row);
+        hold(t, row);
+    }
+    t->misses += n_missing;
+    return 0;
+}
+
+int slu_row_table_fetch(slu_row_table *t, uint32_t which, const uint64_t *ids, size_t n, slu_row **rows,
+                        slu_error *err)
+{
+    assert(which < t->n_tables);
+    const table *b = &t->tables[which];
+    size_t n_missing = 0;
+    reserve_missing(t, n);
+    for (size_t base = 0; base < n; base += PROBE_BLOCK)
+        find_block(t, b, ids, base, n - base < PROBE_BLOCK ? n - base : PROBE_BLOCK, rows, &n_missing);
+    t->hits += n - n_missing;
+    return n_missing ? load_missing(t, which, ids, n_missing, rows, err) : 0;
+}
+
+/* ---- changing ---- */
+
+void slu_row_mark(slu_row_table *t, uint32_t which, slu_row *row)
+{
+    if (row->dirty == DIRTY)
+        return;
+    table *b = &t->tables[which];
+    if (row->dirty == CLEAN) {
+        t->dirty_rows++;
+        t->dirty_bytes += b->stride;
+    }
+    row->dirty = DIRTY;
+    push_id(&b->dirty, row->id);
+}
+
+void slu_row_touch(slu_row_table *t, uint32_t which, slu_row *row, uint32_t times, uint32_t seconds)
+{
+    row->count = row->count > UINT32_MAX - times ? UINT32_MAX : row->count + times;
+    if (seconds > row->last_seen)
+        row->last_seen = seconds;
+    if (!row->admitted && row->count >= t->tables[which].admit_after)
+        admit(t, which, row);
+    slu_row_mark(t, which, row);
+}
+
+/* ---- bounds ---- */
+
+/* Gives up after a bounded walk: when most rows are dirty the sweep would else cost every batch a walk over
+ * all. */
+static void evict(slu_row_table *t)
+{
+    uint64_t looks = SWEEP_EXTRA;
+    uint32_t empty_tables = 0;
+    while (t->used_bytes > t->cache_bytes && looks && empty_tables <= t->n_tables) {
+        table *b = &t->tables[t->hand_table];
+        if (t->hand_slot >= b->rows) {
+            t->hand_slot = 0;
+            t->hand_table = (t->hand_table + 1) % t->n_tables;
+            empty_tables++;
+            continue;
+        }
+        empty_tables = 0;
+        looks--;
+        slu_row *row = row_at(b, t->hand_slot);
+        if (row->dirty != CLEAN) {
+            t->hand_slot++;
+        } else if (row->referenced) {
+            row->referenced = 0;
+            t->hand_slot++;
+        } else {
+            remove_row(t, b, row); /* another row lies here now: look at it next */
+            t->evicted++;
+            looks += 2;
+        }
+    }
+}
+
+int slu_row_table_release(slu_row_table *t, slu_error *err)
+{
+    (void)err;
+    for (size_t i = 0; i < t->n_held; i++)
+        t->held[i]->held = 0;
+    t->n_held = 0;
+    if (t->used_bytes > t->cache_bytes && t->n_tables)
+        evict(t);
+    return 0;
+}
+
+bool slu_row_table_pressure(const slu_row_table *t)
+{
+    return t->dirty_bytes > t->cache_bytes / 4 * 3;
+}
+
+/* ---- committing ---- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Rows of a flush whose commit was never confirmed are dirty again. */
+static void take_back_flushed(table *b)
+{
+    for (size_t i = 0; i < b->flushed.n; i++) {
+        slu_row *row = lookup(b, b->flushed.ids[i]);
+        assert(row);
+        if (row->dirty == FLUSHED) {
+            row->dirty = DIRTY;
+            push_id(&b->dirty, row->id);
+        }
+    }
+    b->flushed.n = 0;
+}
+
+int slu_row_table_flush(slu_row_table *t, slu_commit *c,
+                        void (*each)(void *ctx, uint32_t table, const slu_row *row), void *ctx)
+{
+    uint8_t key[SLU_ROW_KEY_BYTES];
+    for (uint32_t which = 0; which < t->n_tables; which++) {
+        table *b = &t->tables[which];
+        take_back_flushed(b);
+        if (b->dirty.n)
+            qsort(b->dirty.ids, b->dirty.n, sizeof *b->dirty.ids, compare_ids);
+        for (size_t i = 0; i < b->dirty.n; i++) {
+            if (i + 8 < b->dirty.n)
+                __builtin_prefetch(&b->index[tag_of(b->dirty.ids[i + 8]) & b->mask]);
+            slu_row *row = lookup(b, b->dirty.ids[i]);
+            assert(row && row->dirty == DIRTY);
+            if (each)
+                each(ctx, which, row);
+            size_t len =
+                slu_row_value_write(t->value, row->count, row->last_seen, row->admitted, row->v, b->floats);
+            slu_row_key_write(key, which, row->id);
+            slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, t->value, len);
+            row->dirty = FLUSHED;
+        }
+        id_list empty = b->flushed;
+        b->flushed = b->dirty;
+        b->dirty = empty;
+    }
+    return 0;
+}
+
+void slu_row_table_committed(slu_row_table *t)
+{
+    for (uint32_t which = 0; which < t->n_tables; which++) {
+        table *b = &t->tables[which];
+        for (size_t i = 0; i < b->flushed.n; i++) {
+            slu_row *row = lookup(b, b->flushed.ids[i]);
+            assert(row);
+            if (row->dirty != FLUSHED)
+                continue; /* changed since the flush */
+            row->dirty = CLEAN;
+            t->dirty_rows--;
+            t->dirty_bytes -= b->stride;
+        }
+        b->flushed.n = 0;
+    }
+}
+
+/* ---- scanning ---- */
+
+typedef struct scanning {
+    bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen, bool admitted,
+                 const float *v, uint32_t floats);
+    void *ctx;
+    slu_buf floats; /* aligned copy of one row's */
+    const char *path;
+    int rc;
+    slu_error *err;
+} scanning;
+
+static bool scan_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    scanning *s = ctx;
+    uint32_t which = 0;
+    uint64_t id = 0;
+    slu_row_value row;
+    s->rc = slu_row_key_parse(key, key_len, &which, &id, s->err);
+    if (!s->rc)
+        s->rc = slu_row_value_parse(value, value_len, &row, s->err);
+    if (s->rc) {
+        slu_error_context(s->err, "store %s: table %u: row %llu", s->path, which, (unsigned long long)id);
+        return false;
+    }
+    slu_buf_clear(&s->floats);
+    slu_buf_reserve(&s->floats, (size_t)row.floats * sizeof(float));
+    slu_row_value_floats(&row, (float *)(void *)s->floats.data);
+    return s->each(s->ctx, which, id, row.count, row.last_seen, row.admitted,
+                   (const float *)(void *)s->floats.data, row.floats);
+}
+
+int slu_row_table_scan(slu_store *s,
+                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
+                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
+                       void *ctx, slu_error *err)
+{
+    scanning scan = {.each = each, .ctx = ctx, .path = slu_store_path(s), .err = err};
+    int rc = slu_store_scan(s, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, scan_row, &scan, err);
+    slu_buf_free(&scan.floats);
+    return rc ? rc : scan.rc;
+}
+
+void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        rows += t->tables[i].rows;
+    *out = (slu_row_table_stats){
+        .cached_rows = rows,
+        .cached_bytes = t->used_bytes,
+        .dirty_rows = t->dirty_rows,
+        .hits = t->hits,
+        .misses = t->misses,
+        .created = t->created,
+        .evicted = t->evicted,
+    };
+}

@@ -1,0 +1,121 @@
+#include "store/state.h"
+#include "base/digest.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { FLOATS_VERSION = 1, FLOATS_HEADER = 1 + 4, FLOATS_CHECKSUM = 8 };
+
+int slu_state_get_u64(slu_store *s, const char *name, uint64_t fallback, uint64_t *out, slu_error *err)
+{
+    slu_buf b = SLU_BUF_INIT;
+    int rc = slu_store_get(s, SLU_FAMILY_META, name, strlen(name), &b, err);
+    if (!rc) {
+        slu_reader r = slu_reader_of(b.data, b.len);
+        *out = slu_get_u64(&r);
+        if (r.bad || slu_reader_left(&r))
+            rc = slu_fail(err, SLU_ECORRUPT, "store %s: value '%s' has %zu bytes instead of 8",
+                          slu_store_path(s), name, b.len);
+    } else if (rc == SLU_ENOTFOUND) {
+        *out = fallback;
+        rc = 0;
+    }
+    slu_buf_free(&b);
+    return rc;
+}
+
+void slu_state_put_u64(slu_commit *c, const char *name, uint64_t value)
+{
+    uint8_t bytes[8];
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(value >> (8 * i));
+    slu_commit_put(c, SLU_FAMILY_META, name, strlen(name), bytes, sizeof bytes);
+}
+
+int slu_state_get_bytes(slu_store *s, const char *name, slu_buf *out, slu_error *err)
+{
+    return slu_store_get(s, SLU_FAMILY_META, name, strlen(name), out, err);
+}
+
+void slu_state_put_bytes(slu_commit *c, const char *name, const void *p, size_t n)
+{
+    slu_commit_put(c, SLU_FAMILY_META, name, strlen(name), p, n);
+}
+
+void slu_state_delete(slu_commit *c, const char *name)
+{
+    slu_commit_delete(c, SLU_FAMILY_META, name, strlen(name));
+}
+
+static int parse_floats(const slu_buf *b, const char *path, const char *name, float *out, size_t n,
+                        slu_error *err)
+{
+    if (b->len < FLOATS_HEADER + FLOATS_CHECKSUM)
+        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' is cut short (%zu bytes)", path, name,
+                        b->len);
+    slu_reader r = slu_reader_of(b->data, b->len);
+    uint8_t version = slu_get_u8(&r);
+    if (version != FLOATS_VERSION)
+        return slu_fail(err, SLU_EFORMAT, "store %s: dense '%s' has format %u, this program knows %d", path,
+                        name, version, FLOATS_VERSION);
+    size_t body = b->len - FLOATS_CHECKSUM;
+    slu_reader sum = slu_reader_of(b->data + body, FLOATS_CHECKSUM);
+    if (slu_get_u64(&sum) != slu_hash64(b->data, body, 0))
+        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' fails its checksum", path, name);
+    uint32_t stored = slu_get_u32(&r);
+    if ((uint64_t)stored * sizeof(float) != body - FLOATS_HEADER)
+        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' says %u floats in %zu bytes", path, name,
+                        stored, body - FLOATS_HEADER);
+    if (stored != n)
+        return slu_fail(err, SLU_EFORMAT, "store %s: dense '%s' has %u floats, this model needs %zu", path,
+                        name, stored, n);
+    for (size_t i = 0; i < n; i++)
+        out[i] = slu_get_f32(&r);
+    return 0;
+}
+
+int slu_state_get_floats(slu_store *s, const char *name, float *out, size_t n, slu_error *err)
+{
+    slu_buf b = SLU_BUF_INIT;
+    int rc = slu_store_get(s, SLU_FAMILY_DENSE, name, strlen(name), &b, err);
+    if (!rc)
+        rc = parse_floats(&b, slu_store_path(s), name, out, n, err);
+    slu_buf_free(&b);
+    return rc;
+}
+
+void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_t n)
+{
+    slu_buf b = SLU_BUF_INIT;
+    slu_buf_reserve(&b, FLOATS_HEADER + n * sizeof *v + FLOATS_CHECKSUM);
+    slu_put_u8(&b, FLOATS_VERSION);
+    slu_put_u32(&b, (uint32_t)n);
+    for (size_t i = 0; i < n; i++)
+        slu_put_f32(&b, v[i]);
+    slu_put_u64(&b, slu_hash64(b.data, b.len, 0));
+    slu_commit_put(c, SLU_FAMILY_DENSE, name, strlen(name), b.data, b.len);
+    slu_buf_free(&b);
+}
+
+/* "offset/<topic>/<partition>"; Kafka limits topics to 249 characters. */
+static void offset_name(char *out, size_t size, const char *topic, int32_t partition)
+{
+    snprintf(out, size, "offset/%.400s/%d", topic, partition);
+}
+
+int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int64_t *offset, slu_error *err)
+{
+    char name[512];
+    offset_name(name, sizeof name, topic, partition);
+    uint64_t v = 0;
+    int rc = slu_state_get_u64(s, name, (uint64_t)-1, &v, err);
+    if (!rc)
+        *offset = (int64_t)v;
+    return rc;
+}
+
+void slu_state_put_offset(slu_commit *c, const char *topic, int32_t partition, int64_t offset)
+{
+    char name[512];
+    offset_name(name, sizeof name, topic, partition);
+    slu_state_put_u64(c, name, (uint64_t)offset);
+}
