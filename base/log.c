@@ -2,6 +2,7 @@
  * and nothing is allocated. The lock only guards the table of repeats. */
 #include "base/log.h"
 #include "base/digest.h"
+#include "base/text.h"
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
@@ -93,25 +94,6 @@ static void puts_to(line *l, const char *s)
     put(l, s, strlen(s));
 }
 
-/* Bytes of the well-formed UTF-8 character at |s|, or 0. Collectors refuse whole lines for one bad byte. */
-static size_t utf8_len(const unsigned char *s, size_t left)
-{
-    size_t n = s[0] < 0x80                   ? 1
-               : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-               : (s[0] & 0xf0) == 0xe0       ? 3
-               : (s[0] & 0xf8) == 0xf0       ? 4
-                                             : 0;
-    if (!n || n > left)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-        (s[0] == 0xf4 && s[1] > 0x8f) || s[0] > 0xf4)
-        return 0;
-    return n;
-}
-
 static void put_escaped(line *l, const char *text, size_t n)
 {
     const unsigned char *s = (const unsigned char *)text;
@@ -127,11 +109,11 @@ static void put_escaped(line *l, const char *text, size_t n)
         } else if (s[i] < 0x20 || s[i] == 0x7f) {
             snprintf(code, sizeof code, "\\u%04x", s[i]);
             puts_to(l, code);
-        } else if ((step = utf8_len(s + i, n - i))) {
+        } else if ((step = slu_text_utf8(s + i, n - i))) {
             put(l, text + i, step);
         } else {
             step = 1;
-            put(l, "\\ufffd", 6);
+            put(l, "\\ufffd", 6); /* collectors refuse whole lines for one bad byte */
         }
     }
 }
