@@ -6,7 +6,9 @@
  * log_sigmoid(a_s) <= 0, log(1-P_t) by log1p or expm1. dL/da_s = sum_{t>=s} w * (P_t - y_t)/(1 - P_t) * (1 -
  * c_s).
  *
- * Letters: B rows, T tasks. All arrays (B, T) row-major. */
+ * Labels are read where a row says SLU_SAY_LABEL; the FNW kinds are 0 and 1 by name.
+ *
+ * Letters: B rows, T tasks (at most 64). All arrays (B, T) row-major. */
 #pragma once
 #include <stdint.h>
 

@@ -17,6 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SLU_NET_MAX_TASKS   64
+#define SLU_NET_MAX_EXPERTS 256
+
 typedef enum slu_net_norm { SLU_NET_NORM_NONE, SLU_NET_NORM_BATCH, SLU_NET_NORM_LAYER } slu_net_norm;
 
 typedef struct slu_net_spec {
@@ -53,7 +56,7 @@ double slu_net_flops(const slu_net *n);         /* multiply-adds of one row's fo
 
 /* A named piece of the parameter vector, for dumps and tests. */
 typedef struct slu_net_param {
-    const char *name;    /* "tower.click.0.weight" */
+    const char *name;    /* "tower.0.1.weight" (task 0, layer 1), "tower.0.logit.bias", "expert.3.0.weight", "gate.0.weight" */
     size_t offset, size; /* floats */
     uint32_t rows, cols; /* (rows, cols); vectors: (1, cols) */
 } slu_net_param;

@@ -1,0 +1,62 @@
+#include "model/gemm.h"
+#include <cblas.h>
+#include <pthread.h>
+#include <stdio.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static char backend[160];
+
+/* OpenBLAS would otherwise start a thread per core, and its results would depend on how many it got. */
+static void set_up(void)
+{
+    openblas_set_num_threads(1);
+    char version[32] = "?";
+    sscanf(openblas_get_config(), "%*s %31s", version); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..." */
+    snprintf(backend, sizeof backend, "openblas %s (%s)", version, openblas_get_corename());
+}
+
+const char *slu_gemm_backend(void)
+{
+    pthread_once(&once, set_up);
+    return backend;
+}
+
+void slu_gemm(bool transpose_a, bool transpose_b, uint32_t M, uint32_t N, uint32_t K, float alpha,
+              const float *A, uint32_t lda, const float *B, uint32_t ldb, float beta, float *C, uint32_t ldc)
+{
+    if (M == 0 || N == 0)
+        return;
+    pthread_once(&once, set_up);
+    /* One row or one column is a matrix-vector product: packing whole panels for it would cost more than the
+     * work. */
+    if (M == 1 && N > 1 && K > 0) {
+        cblas_sgemv(CblasRowMajor, transpose_b ? CblasNoTrans : CblasTrans, (int)(transpose_b ? N : K),
+                    (int)(transpose_b ? K : N), alpha, B, (int)ldb, A, (int)(transpose_a ? lda : 1), beta, C,
+                    1);
+    } else if (N == 1 && K > 0) {
+        cblas_sgemv(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans, (int)(transpose_a ? K : M),
+                    (int)(transpose_a ? M : K), alpha, A, (int)lda, B, (int)(transpose_b ? 1 : ldb), beta, C,
+                    (int)ldc);
+    } else {
+        cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
+                    transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, alpha, A, (int)lda, B,
+                    (int)ldb, beta, C, (int)ldc);
+    }
+}
+
+void slu_gemm_ref(bool transpose_a, bool transpose_b, uint32_t M, uint32_t N, uint32_t K, float alpha,
+                  const float *A, uint32_t lda, const float *B, uint32_t ldb, float beta, float *C,
+                  uint32_t ldc)
+{
+    for (uint32_t i = 0; i < M; i++)
+        for (uint32_t j = 0; j < N; j++) {
+            double sum = 0;
+            for (uint32_t k = 0; k < K; k++) {
+                double a = transpose_a ? A[(size_t)k * lda + i] : A[(size_t)i * lda + k];
+                double b = transpose_b ? B[(size_t)j * ldb + k] : B[(size_t)k * ldb + j];
+                sum += a * b;
+            }
+            float *c = C + (size_t)i * ldc + j;
+            *c = (float)(alpha * sum + (beta == 0 ? 0 : beta * (double)*c)); /* beta 0 overwrites, NaN too */
+        }
+}

@@ -1,0 +1,176 @@
+#include "model/ops.h"
+#include "model/activation.h"
+#include "model/dense.h"
+#include "model/gate.h"
+#include "model/mixture.h"
+#include "model/norm.h"
+#include <assert.h>
+
+#define MAX_MIXED SLU_NET_MAX_EXPERTS
+
+static const slu_node *member(const slu_run *r, const slu_step *s, uint32_t i)
+{
+    return &r->g->nodes[r->g->members[s->first + i]];
+}
+
+static const float *param(const slu_run *r, size_t at)
+{
+    return at == SLU_NO_PARAM ? NULL : r->params + at;
+}
+
+static float *param_grad(const slu_run *r, size_t at)
+{
+    return at == SLU_NO_PARAM ? NULL : r->grads + at;
+}
+
+/* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all.
+ */
+static void dense_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
+    slu_view y = slu_run_value(r, first), x = slu_run_value(r, in);
+    slu_dense_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), r->B, in->width, s->width);
+    for (uint32_t i = 0; i < s->n; i++) {
+        const slu_node *node = member(r, s, i);
+        slu_view out = slu_run_value(r, node);
+        if (node->relu || node->bias != SLU_NO_PARAM)
+            slu_bias_relu_forward(out.p, out.ld, param(r, node->bias), node->relu, r->B, node->width);
+    }
+}
+
+static void dense_backward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
+    for (uint32_t i = 0; i < s->n; i++) {
+        const slu_node *node = member(r, s, i);
+        slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
+        if (node->relu || node->bias != SLU_NO_PARAM)
+            slu_bias_relu_backward(dy.p, dy.ld, param_grad(r, node->bias), y.p, y.ld, node->relu, r->B,
+                                   node->width);
+    }
+    slu_view dy = slu_run_grad(r, first), x = slu_run_value(r, in), dx = slu_run_grad(r, in);
+    slu_dense_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
+                       param(r, first->weight), r->B, in->width, s->width);
+}
+
+static void batch_norm_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0), *in = slu_graph_input_of(r->g, node, 0);
+    slu_view y = slu_run_value(r, node), x = slu_run_value(r, in);
+    const float *gain = param(r, node->weight), *shift = param(r, node->bias);
+    if (r->statistics) {
+        float *mean = r->w->saved_fixed + node->saved_fixed, *rstd = mean + node->width;
+        slu_batch_norm_forward(y.p, y.ld, mean, rstd, r->statistics + node->mean,
+                               r->statistics + node->variance, x.p, x.ld, gain, shift, r->B, node->width);
+    } else {
+        slu_batch_norm_infer(y.p, y.ld, param(r, node->mean), param(r, node->variance), x.p, x.ld, gain,
+                             shift, r->B, node->width);
+    }
+    if (node->relu)
+        slu_bias_relu_forward(y.p, y.ld, NULL, true, r->B, node->width);
+}
+
+static void batch_norm_backward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0), *in = slu_graph_input_of(r->g, node, 0);
+    slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
+    slu_view dx = slu_run_grad(r, in), x = slu_run_value(r, in);
+    const float *mean = r->w->saved_fixed + node->saved_fixed, *rstd = mean + node->width;
+    float *scratch = r->w->saved_fixed + node->saved_fixed + 2 * (size_t)node->width;
+    if (node->relu)
+        slu_bias_relu_backward(dy.p, dy.ld, NULL, y.p, y.ld, true, r->B, node->width);
+    slu_batch_norm_backward(dx.p, dx.ld, param_grad(r, node->weight), param_grad(r, node->bias), scratch,
+                            dy.p, dy.ld, x.p, x.ld, mean, rstd, param(r, node->weight), r->B, node->width);
+}
+
+static float *layer_saved(const slu_run *r, const slu_node *node)
+{
+    return r->w->saved_row ? r->w->saved_row + node->saved_row * r->w->max_rows : NULL;
+}
+
+static void layer_norm_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0), *in = slu_graph_input_of(r->g, node, 0);
+    slu_view y = slu_run_value(r, node), x = slu_run_value(r, in);
+    float *mean = layer_saved(r, node), *rstd = mean ? mean + r->w->max_rows : NULL;
+    slu_layer_norm_forward(y.p, y.ld, mean, rstd, x.p, x.ld, param(r, node->weight), param(r, node->bias),
+                           r->B, node->width);
+    if (node->relu)
+        slu_bias_relu_forward(y.p, y.ld, NULL, true, r->B, node->width);
+}
+
+static void layer_norm_backward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0), *in = slu_graph_input_of(r->g, node, 0);
+    slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
+    slu_view dx = slu_run_grad(r, in), x = slu_run_value(r, in);
+    const float *mean = layer_saved(r, node), *rstd = mean + r->w->max_rows;
+    if (node->relu)
+        slu_bias_relu_backward(dy.p, dy.ld, NULL, y.p, y.ld, true, r->B, node->width);
+    slu_layer_norm_backward(dx.p, dx.ld, param_grad(r, node->weight), param_grad(r, node->bias), dy.p, dy.ld,
+                            x.p, x.ld, mean, rstd, param(r, node->weight), r->B, node->width);
+}
+
+static void softmax_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0);
+    slu_view y = slu_run_value(r, node), x = slu_run_value(r, slu_graph_input_of(r->g, node, 0));
+    slu_softmax_forward(y.p, y.ld, x.p, x.ld, r->B, node->width);
+}
+
+static void softmax_backward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0);
+    slu_view dx = slu_run_grad(r, slu_graph_input_of(r->g, node, 0));
+    slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
+    slu_softmax_backward(dx.p, dx.ld, dy.p, dy.ld, y.p, y.ld, r->B, node->width);
+}
+
+static void mixture_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0);
+    const uint32_t n = node->n_inputs - 1;
+    const float *f[MAX_MIXED];
+    uint32_t ld[MAX_MIXED];
+    assert(n <= MAX_MIXED);
+    for (uint32_t i = 0; i < n; i++) {
+        slu_view in = slu_run_value(r, slu_graph_input_of(r->g, node, i + 1));
+        f[i] = in.p;
+        ld[i] = in.ld;
+    }
+    slu_view y = slu_run_value(r, node), gate = slu_run_value(r, slu_graph_input_of(r->g, node, 0));
+    slu_mixture_forward(y.p, y.ld, gate.p, gate.ld, f, ld, r->B, n, node->width);
+}
+
+static void mixture_backward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *node = member(r, s, 0), *gate = slu_graph_input_of(r->g, node, 0);
+    const uint32_t n = node->n_inputs - 1;
+    const float *f[MAX_MIXED];
+    float *df[MAX_MIXED];
+    uint32_t ld[MAX_MIXED], ldd[MAX_MIXED];
+    assert(n <= MAX_MIXED);
+    for (uint32_t i = 0; i < n; i++) {
+        const slu_node *in = slu_graph_input_of(r->g, node, i + 1);
+        slu_view v = slu_run_value(r, in), d = slu_run_grad(r, in);
+        f[i] = v.p;
+        ld[i] = v.ld;
+        df[i] = d.p;
+        ldd[i] = d.ld;
+    }
+    slu_view dg = slu_run_grad(r, gate), g = slu_run_value(r, gate), dy = slu_run_grad(r, node);
+    slu_mixture_backward(dg.p, dg.ld, df, ldd, dy.p, dy.ld, g.p, g.ld, f, ld, r->B, n, node->width);
+}
+
+static const slu_op_pair pairs[] = {
+    [SLU_OP_DENSE] = {dense_forward, dense_backward},
+    [SLU_OP_BATCH_NORM] = {batch_norm_forward, batch_norm_backward},
+    [SLU_OP_LAYER_NORM] = {layer_norm_forward, layer_norm_backward},
+    [SLU_OP_SOFTMAX] = {softmax_forward, softmax_backward},
+    [SLU_OP_MIXTURE] = {mixture_forward, mixture_backward},
+};
+
+const slu_op_pair *slu_op_of(slu_op op)
+{
+    return &pairs[op];
+}

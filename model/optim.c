@@ -1,0 +1,168 @@
+#include "model/optim.h"
+#include "base/rng.h"
+#include "model/simd.h"
+#include <math.h>
+#include <string.h>
+
+typedef double lanes_double __attribute__((vector_size(SLU_LANES * sizeof(double))));
+
+/* Sum of squares in double: a dense vector may have millions of elements. */
+SLU_CLONES
+static double square_sum(const float *g, size_t n)
+{
+    lanes_double sum = {0};
+    size_t i = 0;
+    for (; i + SLU_LANES <= n; i += SLU_LANES) {
+        slu_lanes x;
+        memcpy(&x, g + i, sizeof x);
+        lanes_double d = __builtin_convertvector(x, lanes_double);
+        sum += d * d;
+    }
+    double total = 0;
+    for (int k = 0; k < SLU_LANES; k++)
+        total += sum[k];
+    for (; i < n; i++)
+        total += (double)g[i] * g[i];
+    return total;
+}
+
+typedef struct adam_constants {
+    float scale, l2, beta1, beta2, rate, root_correction, epsilon;
+} adam_constants;
+
+SLU_CLONES
+static void adam_loop(float *restrict params, float *restrict m, float *restrict v, float *restrict grads,
+                      size_t n, const adam_constants *c)
+{
+    const adam_constants k = *c;
+    for (size_t i = 0; i < n; i++) {
+        float g = k.scale * grads[i] + k.l2 * params[i];
+        m[i] = k.beta1 * m[i] + (1 - k.beta1) * g;
+        v[i] = k.beta2 * v[i] + (1 - k.beta2) * g * g;
+        params[i] -= k.rate * m[i] / (sqrtf(v[i]) * k.root_correction + k.epsilon);
+        grads[i] = 0;
+    }
+}
+
+double slu_adam_step(const slu_adam *a, float *params, float *m, float *v, float *grads, size_t n, uint64_t t,
+                     double scale)
+{
+    double norm = fabs(scale) * sqrt(square_sum(grads, n));
+    if (!isfinite(norm)) {
+        memset(grads, 0, n * sizeof *grads);
+        return norm;
+    }
+    if (a->clip > 0 && norm > a->clip)
+        scale *= a->clip / norm;
+    /* The moments start at zero; dividing by 1 - beta^t removes that bias. */
+    adam_constants c = {
+        .scale = (float)scale,
+        .l2 = (float)a->l2,
+        .beta1 = (float)a->beta1,
+        .beta2 = (float)a->beta2,
+        .rate = (float)(a->rate / (1 - pow(a->beta1, (double)t))),
+        .root_correction = (float)(1 / sqrt(1 - pow(a->beta2, (double)t))),
+        .epsilon = (float)a->epsilon,
+    };
+    adam_loop(params, m, v, grads, n, &c);
+    return norm;
+}
+
+slu_row_layout slu_row_layout_of(uint32_t dim, uint32_t wide_tasks, const slu_row_rules *r)
+{
+    slu_row_layout l = {.dim = dim, .tasks = wide_tasks, .served = dim + wide_tasks};
+    l.state_at = l.served;
+    l.wide_state_at = l.state_at + (dim == 0 ? 0 : r->per_row ? 1 : dim);
+    l.floats = l.wide_state_at + wide_tasks * (r->wide_ftrl ? 2 : 1);
+    return l;
+}
+
+void slu_row_init(const slu_row_layout *l, const slu_row_rules *r, uint64_t seed, uint32_t table, uint64_t id,
+                  float *row)
+{
+    memset(row, 0, l->floats * sizeof *row);
+    slu_rng stream;
+    slu_rng_seed(&stream, slu_mix64(slu_mix64(seed ^ slu_mix64(table)) ^ id));
+    for (uint32_t i = 0; i < l->dim; i++)
+        row[i] = (float)(r->init * slu_rng_normal(&stream));
+    for (uint32_t i = l->state_at; i < l->wide_state_at; i++)
+        row[i] = (float)r->initial;
+}
+
+/* w (D), with an accumulator per element or one for all, which grows by the mean square. */
+SLU_CLONES
+static void adagrad(float *restrict w, float *restrict acc, const float *restrict g, uint32_t D, int per_row,
+                    float scale, float l2, float rate, float epsilon)
+{
+    if (per_row) {
+        float sum = 0;
+        for (uint32_t i = 0; i < D; i++) {
+            float d = scale * g[i] + l2 * w[i];
+            sum += d * d;
+        }
+        acc[0] += sum / (float)D;
+        const float step = rate / (sqrtf(acc[0]) + epsilon);
+        for (uint32_t i = 0; i < D; i++)
+            w[i] -= step * (scale * g[i] + l2 * w[i]);
+        return;
+    }
+    for (uint32_t i = 0; i < D; i++) {
+        float d = scale * g[i] + l2 * w[i];
+        acc[i] += d * d;
+        w[i] -= rate * d / (sqrtf(acc[i]) + epsilon);
+    }
+}
+
+/* FTRL-proximal per coordinate. sigma = (sqrt(n + g^2) - sqrt(n)) / alpha, written as a quotient because the
+ * difference loses its digits once n is large. */
+static void ftrl(float *w, float *z, float *n, float g, float alpha, float beta, float l1, float l2)
+{
+    float grown = *n + g * g, root = sqrtf(grown);
+    float denominator = root + sqrtf(*n);
+    if (denominator > 0)
+        *z += g - g * g / (denominator * alpha) * *w;
+    *n = grown;
+    if (fabsf(*z) <= l1)
+        *w = 0;
+    else
+        *w = -(*z - copysignf(l1, *z)) / ((beta + root) / alpha + l2);
+}
+
+static void update_embedding(const slu_row_layout *l, const slu_row_rules *r, float *row, const float *g)
+{
+    float squares = slu_dot(g, g, l->dim);
+    /* Zero: nothing to learn, the row keeps its bits. Not finite: one bad batch must not poison a row for
+     * good. */
+    if (squares == 0 || !isfinite(squares))
+        return;
+    float scale = 1;
+    if (r->clip > 0 && squares > r->clip * r->clip)
+        scale = (float)(r->clip / sqrt(squares));
+    adagrad(row, row + l->state_at, g, l->dim, r->per_row, scale, (float)r->l2, (float)r->rate,
+            (float)r->epsilon);
+}
+
+static void update_wide(const slu_row_layout *l, const slu_row_rules *r, float *row, const float *g)
+{
+    float *w = row + l->dim, *state = row + l->wide_state_at;
+    const uint32_t T = l->tasks;
+    for (uint32_t t = 0; t < T; t++) {
+        if (g[t] == 0 || !isfinite(g[t]))
+            continue;
+        if (r->wide_ftrl)
+            ftrl(w + t, state + t, state + T + t, g[t], (float)r->wide_rate, (float)r->wide_beta,
+                 (float)r->wide_l1, (float)r->wide_l2);
+        else
+            adagrad(w + t, state + t, g + t, 1, 0, 1, (float)r->wide_l2, (float)r->wide_rate,
+                    (float)r->wide_beta);
+    }
+}
+
+void slu_row_update(const slu_row_layout *l, const slu_row_rules *r, float *row, const float *demb,
+                    const float *dwide)
+{
+    if (demb && l->dim)
+        update_embedding(l, r, row, demb);
+    if (dwide && l->tasks)
+        update_wide(l, r, row, dwide);
+}

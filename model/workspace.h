@@ -1,0 +1,44 @@
+/* model/workspace.h - what net.c and ops.c share about one run of a network. */
+#pragma once
+#include "model/graph.h"
+
+struct slu_net {
+    slu_graph *g;
+    uint64_t seed;
+};
+
+struct slu_workspace {
+    const slu_net *net;
+    uint32_t max_rows;
+    bool train;
+    float **value;      /* (n_buffers): (max_rows, columns) */
+    float **grad;       /* (n_buffers); NULL unless train */
+    float *saved_row;   /* (saved_row, max_rows): one vector of max_rows per saved float */
+    float *saved_fixed; /* (saved_fixed) */
+    float *block;       /* the one allocation behind them */
+};
+
+/* Everything an op needs, besides its node. */
+typedef struct slu_run {
+    const slu_graph *g;
+    slu_workspace *w;
+    const float *params;
+    float *statistics; /* params where running statistics may be written (training), NULL otherwise */
+    float *grads;      /* backward */
+    uint32_t B;
+} slu_run;
+
+/* A (B, N) block in a wider buffer: ld floats from row to row. */
+typedef struct slu_view {
+    float *p;
+    uint32_t ld;
+} slu_view;
+
+static inline slu_view slu_run_value(const slu_run *r, const slu_node *node)
+{
+    return (slu_view){r->w->value[node->buffer] + node->column, r->g->columns[node->buffer]};
+}
+static inline slu_view slu_run_grad(const slu_run *r, const slu_node *node)
+{
+    return (slu_view){r->w->grad[node->buffer] + node->column, r->g->columns[node->buffer]};
+}
