@@ -1,0 +1,379 @@
+/* The library's own thread waits in epoll; pages are made whole in memory, so a slow reader costs a buffer
+ * and no lock. */
+#include "base/admin.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <math.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_CONNECTIONS 64
+#define MAX_PER_ADDRESS 32
+#define MAX_MEMORY                                                                                           \
+    ((size_t)16 << 10) /* per connection: request line and headers; more is answered 431 or 414 */
+#define TIMEOUT_SECONDS 10u
+
+struct slu_admin {
+    struct MHD_Daemon *http;
+    slu_admin_opts opts;
+    char *program;
+    int port;
+    int64_t start_us; /* monotonic */
+};
+
+static void put(slu_buf *out, const char *s)
+{
+    slu_put_bytes(out, s, strlen(s));
+}
+
+static void put_html(slu_buf *out, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '<')
+            put(out, "&lt;");
+        else if (*s == '>')
+            put(out, "&gt;");
+        else if (*s == '&')
+            put(out, "&amp;");
+        else if (*s == '"')
+            put(out, "&quot;");
+        else
+            slu_put_u8(out, (uint8_t)*s);
+    }
+}
+
+/* ---- the status page ---- */
+
+static const char page_style[] =
+    ":root{color-scheme:light "
+    "dark;--ink:#1c2330;--soft:#667085;--line:#e3e7ee;--back:#f7f8fa;--card:#fff;--accent:#2458c5;"
+    "--good:#12784a;--bad:#b3261e}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;--line:#2c3442;--back:#12161d;--"
+    "card:#1a2029;"
+    "--accent:#8ab0ff;--good:#5fd39b;--bad:#ff8a80}}"
+    "*{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:15px/1.5 "
+    "system-ui,sans-serif}"
+    "main{max-width:72rem;margin:0 auto;padding:1.5rem}"
+    "header{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;align-items:baseline;margin-bottom:1rem}"
+    "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:1.5rem 0 .5rem}header "
+    "span,footer{color:var(--soft)}"
+    ".good{color:var(--good)}.bad{color:var(--bad)}a{color:var(--accent)}"
+    ".table{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:.5rem}"
+    "table{border-collapse:collapse;width:100%}th,td{padding:.35rem .75rem;border-bottom:1px solid "
+    "var(--line);"
+    "text-align:left;vertical-align:top}tr:last-child "
+    "td{border-bottom:0}th{color:var(--soft);font-weight:500}"
+    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
+    "small{color:var(--soft);display:block}footer{margin-top:1rem;font-size:.875rem}";
+
+static void put_number(slu_buf *out, double v)
+{
+    char text[48];
+    if (fabs(v) < 1e15 && v == floor(v)) /* counters: every digit */
+        snprintf(text, sizeof text, "%.0f", v);
+    else
+        snprintf(text, sizeof text, "%.6g", v);
+    put(out, text);
+}
+
+typedef struct table {
+    slu_buf *out;
+    char group[64]; /* part of the name that the rows below a heading share */
+    char name[128]; /* of the row before: its help is shown once */
+    bool open;
+} table;
+
+/* "sluice_trainer_events_total" belongs to "sluice trainer". */
+static void group_of(const char *name, char *out, size_t size)
+{
+    size_t n = strcspn(name, "_");
+    if (name[n])
+        n += 1 + strcspn(name + n + 1, "_");
+    snprintf(out, size, "%.*s", (int)n, name);
+    for (char *c = out; *c; c++)
+        if (*c == '_')
+            *c = ' ';
+}
+
+static void close_table(table *t)
+{
+    if (t->open)
+        put(t->out, "</table></div>\n");
+    t->open = false;
+}
+
+static void open_table(table *t, const char *group)
+{
+    close_table(t);
+    put(t->out, "<h2>");
+    put_html(t->out, group);
+    put(t->out, "</h2><div class=table><table><tr><th>metric<th>labels<th class=n>value</tr>\n");
+    t->open = true;
+    snprintf(t->group, sizeof t->group, "%s", group);
+}
+
+static void put_metric(void *ctx, const char *name, const char *type, const char *help, const char *labels,
+                       const slu_metric *m)
+{
+    table *t = ctx;
+    char group[64];
+    group_of(name, group, sizeof group);
+    if (!t->open || strcmp(group, t->group))
+        open_table(t, group);
+    put(t->out, "<tr><td>");
+    if (strcmp(name, t->name)) {
+        put_html(t->out, name);
+        put(t->out, "<small>");
+        put_html(t->out, help);
+        put(t->out, "</small>");
+    }
+    snprintf(t->name, sizeof t->name, "%s", name);
+    put(t->out, "<td>");
+    put_html(t->out, labels);
+    put(t->out, "<td class=n>");
+    put_number(t->out, slu_metric_value(m));
+    if (!strcmp(type, "histogram")) {
+        static const struct {
+            const char *name;
+            double q;
+        } shown[] = {{"p50", 0.5}, {"p99", 0.99}};
+        put(t->out, " observed<small>");
+        for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
+            put(t->out, i ? " &middot; " : "");
+            put(t->out, shown[i].name);
+            put(t->out, " &le; ");
+            put_number(t->out, slu_metric_quantile(m, shown[i].q));
+        }
+        put(t->out, "</small>");
+    }
+    put(t->out, "</tr>\n");
+}
+
+static void put_uptime(slu_buf *out, int64_t us)
+{
+    char text[64];
+    long s = (long)(us / SLU_SECOND_US);
+    if (s >= 86400)
+        snprintf(text, sizeof text, "%ldd %ldh", s / 86400, s / 3600 % 24);
+    else if (s >= 3600)
+        snprintf(text, sizeof text, "%ldh %ldm", s / 3600, s / 60 % 60);
+    else
+        snprintf(text, sizeof text, "%ldm %lds", s / 60, s % 60);
+    put(out, text);
+}
+
+static bool is_ready(const slu_admin *a, slu_buf *why)
+{
+    return !a->opts.ready || a->opts.ready(a->opts.ctx, why);
+}
+
+static void make_page(const slu_admin *a, slu_buf *out)
+{
+    slu_buf why = SLU_BUF_INIT;
+    bool ready = is_ready(a, &why);
+    slu_put_u8(&why, 0);
+    put(out,
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">"
+        "<meta http-equiv=refresh content=5><title>");
+    put_html(out, a->program);
+    put(out, "</title><style>");
+    put(out, page_style);
+    put(out, "</style><main><header><h1>");
+    put_html(out, a->program);
+    put(out, "</h1><span>version " SLU_VERSION "</span><span>up ");
+    put_uptime(out, slu_mono_us(&slu_system_clock) - a->start_us);
+    put(out, ready ? "</span><span class=good>ready</span></header>\n" : "</span><span class=bad>not ready");
+    if (!ready) {
+        put(out, why.len > 1 ? ": " : "");
+        put_html(out, (char *)why.data);
+        put(out, "</span></header>\n");
+    }
+    if (a->opts.status) {
+        a->opts.status(a->opts.ctx, out);
+    } else {
+        table t = {.out = out};
+        slu_metrics_each(put_metric, &t);
+        close_table(&t);
+    }
+    put(out,
+        "<footer><a href=/metrics>/metrics</a> &middot; <a href=/healthz>/healthz</a> &middot; "
+        "<a href=/readyz>/readyz</a> &middot; this page renews itself every 5 s</footer></main></html>\n");
+    slu_buf_free(&why);
+}
+
+/* ---- requests ---- */
+
+/* Sends |body|, which it empties. */
+static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const char *type, slu_buf *body)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(body->len, body->data, MHD_RESPMEM_MUST_FREE);
+    if (!r) {
+        slu_buf_free(body);
+        return MHD_NO;
+    }
+    *body = (slu_buf)SLU_BUF_INIT;
+    MHD_add_response_header(r, "Content-Type", type);
+    MHD_add_response_header(r, "Cache-Control", "no-store");
+    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(r, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
+    if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(r, "Allow", "GET, HEAD");
+    enum MHD_Result rc = MHD_queue_response(c, status, r);
+    MHD_destroy_response(r);
+    return rc;
+}
+
+static enum MHD_Result answer_text(struct MHD_Connection *c, unsigned status, const char *text)
+{
+    slu_buf body = SLU_BUF_INIT;
+    put(&body, text);
+    return answer(c, status, "text/plain; charset=utf-8", &body);
+}
+
+static enum MHD_Result answer_ready(const slu_admin *a, struct MHD_Connection *c)
+{
+    slu_buf body = SLU_BUF_INIT;
+    bool ready = is_ready(a, &body);
+    if (ready)
+        slu_buf_clear(&body);
+    if (!body.len)
+        put(&body, ready ? "ready" : "not ready");
+    put(&body, "\n");
+    return answer(c, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", &body);
+}
+
+static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const char *url, const char *method,
+                                  const char *version, const char *upload, size_t *upload_size, void **state)
+{
+    static int seen;
+    const slu_admin *a = ctx;
+    slu_buf body = SLU_BUF_INIT;
+    (void)version;
+    (void)upload;
+    /* The first call has only headers; an answer given now ends the connection, which suits refusals. */
+    if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
+        return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    if (!*state) {
+        *state = &seen;
+        return MHD_YES;
+    }
+    if (*upload_size) /* a body that nobody asked for */
+        return MHD_NO;
+    if (!strcmp(url, "/metrics")) {
+        slu_metrics_print(&body);
+        return answer(c, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &body);
+    }
+    if (!strcmp(url, "/healthz"))
+        return answer_text(c, MHD_HTTP_OK, "ok\n");
+    if (!strcmp(url, "/readyz"))
+        return answer_ready(a, c);
+    if (strcmp(url, "/"))
+        return answer_text(c, MHD_HTTP_NOT_FOUND, "not here; try /, /metrics, /healthz or /readyz\n");
+    make_page(a, &body);
+    return answer(c, MHD_HTTP_OK, "text/html; charset=utf-8", &body);
+}
+
+/* ---- start and stop ---- */
+
+/* A listening socket for "host:port" or "[v6]:port". */
+static int open_socket(const char *listen_at, int *fdp, slu_error *err)
+{
+    char host[256];
+    const char *colon = strrchr(listen_at, ':');
+    size_t n = colon ? (size_t)(colon - listen_at) : 0;
+    if (!n || n >= sizeof host || !colon[1])
+        return slu_fail(err, SLU_EINVAL, "'%.100s' is not an address; write host:port, e.g. 127.0.0.1:9464",
+                        listen_at);
+    bool v6 = listen_at[0] == '[' && listen_at[n - 1] == ']';
+    snprintf(host, sizeof host, "%.*s", (int)(v6 ? n - 2 : n), listen_at + v6);
+
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
+    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    if (rc)
+        return slu_fail(err, SLU_EINVAL, "cannot listen on '%.100s': %s", listen_at, gai_strerror(rc));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    bool up = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) &&
+              !bind(fd, found->ai_addr, found->ai_addrlen) && !listen(fd, MAX_CONNECTIONS);
+    int why = errno;
+    freeaddrinfo(found);
+    if (up) {
+        *fdp = fd;
+        return 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    return slu_fail(err, SLU_EIO, "cannot listen on %.100s: %s%s", listen_at, strerror(why),
+                    why == EADDRINUSE
+                        ? "; another process has this port, stop it or set another one with --set "
+                          "admin.trainer=HOST:PORT or admin.scorer=HOST:PORT"
+                        : "");
+}
+
+static int port_of(int fd)
+{
+    struct sockaddr_storage at;
+    socklen_t n = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &n))
+        return 0;
+    return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+                                          : ((struct sockaddr_in *)&at)->sin_port);
+}
+
+int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err)
+{
+    int fd, rc;
+    *ap = NULL;
+    rc = open_socket(opts->listen, &fd, err);
+    if (rc)
+        return rc;
+    slu_admin *a = calloc(1, sizeof *a);
+    if (!a || !(a->program = strdup(opts->program))) {
+        rc = slu_fail(err, SLU_ENOMEM, "out of memory");
+        goto fail;
+    }
+    a->opts = *opts;
+    a->opts.listen = a->opts.program = NULL; /* the caller's, not to be used later */
+    a->port = port_of(fd);
+    a->start_us = slu_mono_us(&slu_system_clock);
+    a->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, a,
+                               MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+                               (unsigned)MAX_CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+                               (unsigned)MAX_PER_ADDRESS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, MAX_MEMORY,
+                               MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_SECONDS, MHD_OPTION_END);
+    if (!a->http) {
+        rc = slu_fail(err, SLU_EIO, "cannot start the admin page on %.100s: %s", opts->listen,
+                      strerror(errno));
+        goto fail;
+    }
+    *ap = a;
+    return 0;
+fail:
+    close(fd);
+    if (a)
+        free(a->program);
+    free(a);
+    return rc;
+}
+
+int slu_admin_port(const slu_admin *a)
+{
+    return a->port;
+}
+
+void slu_admin_stop(slu_admin *a)
+{
+    if (!a)
+        return;
+    MHD_stop_daemon(a->http); /* closes the socket too */
+    free(a->program);
+    free(a);
+}
