@@ -60,7 +60,7 @@ static double transform(const slu_feature_opts *f, double x)
 
 static float network_number(const slu_feature_opts *f, double x)
 {
-    double y = transform(f, x);
+    double y = transform(f, x) + 0.0; /* -0 becomes 0: equal values, equal bytes */
     return y > SLU_NUMBER_LIMIT ? SLU_NUMBER_LIMIT : y < -SLU_NUMBER_LIMIT ? -SLU_NUMBER_LIMIT : (float)y;
 }
 

@@ -14,6 +14,7 @@
 typedef struct pieces {
     slu_arena *arena;
     size_t left;
+    bool refused;
 } pieces;
 
 #define PIECE_HEADER 16 /* keeps what follows aligned */
@@ -21,11 +22,9 @@ typedef struct pieces {
 static void *piece_alloc(void *context, size_t size)
 {
     pieces *m = context;
-    if (size > m->left)
-        return NULL;
-    size_t *piece = slu_arena_alloc(m->arena, size + PIECE_HEADER);
+    size_t *piece = size <= m->left ? slu_arena_alloc(m->arena, size + PIECE_HEADER) : NULL;
     if (!piece) {
-        m->left = 0;
+        m->refused = true;
         return NULL;
     }
     m->left -= size;
@@ -94,10 +93,10 @@ static int decode_step(event_job *j, const Sluice__V1__Step *m)
 
 int event_decode_protobuf(event_job *j, const void *bytes, size_t len)
 {
-    pieces memory = {j->arena, memory_for(len)};
+    pieces memory = {j->arena, memory_for(len), false};
     ProtobufCAllocator allocator = {piece_alloc, piece_free, &memory};
     const Sluice__V1__Event *m = sluice__v1__event__unpack(&allocator, len, bytes);
-    if (!m && !memory.left)
+    if (!m && memory.refused)
         return event_fail_memory(j);
     if (!m)
         return event_fail(j, SLU_DEAD_MALFORMED,
