@@ -2,12 +2,17 @@
  * version.
  *
  * One writer (the subscriber thread), any number of readers (loop threads) that never wait and never make it
- * wait. INVARIANT 4: a row is never half old and half new; dense parameters are swapped whole; every answer
- * names the one version that was current when it began. Readers bracket a request with
- * slu_model_read_begin/end. */
+ * wait for longer than one request. INVARIANT 4: a row is never half old and half new (rows do not change
+ * once they can be seen, serving/row_set.h); dense parameters are swapped whole; every answer names the one
+ * version that was current when it began. Readers bracket a request with slu_model_read_begin/end.
+ *
+ * Sharing is RCU (liburcu, bulletproof flavour: a thread registers itself at its first read and is forgotten
+ * when it ends). Replaced rows and vectors are used again after a grace period, which the writer takes when
+ * it publishes or when much is waiting. The writer must not be inside a read section itself. */
 #pragma once
 #include "base/error.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct slu_model_table slu_model_table;
@@ -16,22 +21,27 @@ typedef struct slu_model_reader slu_model_reader; /* one per reading thread */
 typedef struct slu_model_view {
     float *dense;               /* (P) parameters; not written to by SLU_INFER */
     uint64_t version;           /* 0: no model yet */
-    int64_t learned_through_us; /* broker time of the newest event learned, epoch us */
+    int64_t learned_through_us; /* broker time of the newest event learned, epoch us; 0 unknown */
 } slu_model_view;
 
-/* |served| (n_tables): floats per row. |dense| floats in the dense vector. |max_rows| bounds memory: more are
- * refused (SLU_ELIMIT). */
+/* |served| (n_tables): floats per row. |dense| floats in the dense vector. |max_bytes| bounds the memory of
+ * rows and indexes (0: no bound): more are refused (SLU_ELIMIT). */
 int slu_model_table_new(const uint32_t *served, uint32_t n_tables, size_t dense, uint64_t max_bytes,
                         slu_model_table **tp, slu_error *err);
-void slu_model_table_free(slu_model_table *t);
+void slu_model_table_free(slu_model_table *t); /* no reader may be left; NULL is fine */
+uint32_t slu_model_tables(const slu_model_table *t);
+uint32_t slu_model_served(const slu_model_table *t, uint32_t table); /* floats per row */
+size_t slu_model_dense(const slu_model_table *t);                    /* P */
 
-/* Reader side. */
-slu_model_reader *
-slu_model_reader_new(slu_model_table *t); /* registers the calling thread's reader; NULL: out of memory */
-void slu_model_reader_free(slu_model_reader *r);
+/* Reader side. NULL: out of memory. */
+slu_model_reader *slu_model_reader_new(slu_model_table *t);
+void slu_model_reader_free(slu_model_reader *r); /* NULL is fine */
 slu_model_view slu_model_read_begin(slu_model_reader *r);
-/* Copies the rows of |ids| (n) of a table into out (n, served); absent ones become zeros. Returns how many
- * were present. */
+/* rows[i] is the row of ids[i] (n) in a table, |served| floats that stay as they are until
+ * slu_model_read_end(); NULL: no such row. Returns how many were present. */
+uint32_t slu_model_find_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
+                             const float **rows);
+/* Copies them into out (n, served) instead; absent ones become zeros. */
 uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
                              float *out);
 void slu_model_read_end(slu_model_reader *r);
@@ -40,12 +50,15 @@ void slu_model_read_end(slu_model_reader *r);
 int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err);
 void slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id);
 /* Takes effect whole: a new dense vector (NULL: unchanged), version and freshness. Old ones are freed when no
- * reader uses them. */
+ * reader uses them. A base needs a dense vector. On failure nothing has changed. */
 int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, int64_t learned_through_us,
                       slu_error *err);
-/* Begins a new, empty generation for a BASE: readers keep the old one until slu_model_publish; deltas go to
- * the new one. */
+/* Begins a new, empty generation for a BASE: readers keep the old one until slu_model_publish; puts and
+ * deletes go to the new one. Drops one that was begun before. */
 int slu_model_begin_base(slu_model_table *t, slu_error *err);
 void slu_model_abandon_base(slu_model_table *t);
+/* The current dense vector and version, for the writer itself. */
+slu_model_view slu_model_current(const slu_model_table *t);
+/* Of the current generation, and of all. @thread any */
 uint64_t slu_model_rows(const slu_model_table *t);
 uint64_t slu_model_bytes(const slu_model_table *t);

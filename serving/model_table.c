@@ -1,0 +1,362 @@
+#include "serving/model_table.h"
+#include "serving/row_set.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <urcu/urcu-bp.h>
+
+/* Replaced rows may take this much memory before the writer waits for a grace period in the middle of a
+ * version: far more than a usual version changes, little beside a table. */
+#define MOST_WAITING_BYTES (16u << 20)
+#define LIMIT_CHECK_EVERY  1024u /* puts between exact sums of memory */
+
+/* ThreadSanitizer does not see into liburcu, so it is told what a grace period means: all that readers did
+ * inside their read sections happened before it ended. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TSAN 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define TSAN 1
+#endif
+#ifdef TSAN
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#define READ_ENDS(t)  __tsan_release(t)
+#define GRACE_ENDS(t) __tsan_acquire(t)
+#else
+#define READ_ENDS(t)  ((void)(t))
+#define GRACE_ENDS(t) ((void)(t))
+#endif
+
+/* All rows of a model; a BASE brings a new one. */
+typedef struct generation {
+    row_set **sets; /* (n_tables) */
+} generation;
+
+/* What one pointer swap changes. */
+typedef struct model_state {
+    generation *rows;
+    float *dense; /* (P) */
+    uint64_t version;
+    int64_t learned_through_us;
+} model_state;
+
+struct slu_model_table {
+    model_state *current; /* read with acquire by readers */
+    generation *base;     /* being built, or NULL */
+    uint32_t n_tables;
+    size_t dense;
+    uint64_t max_bytes;
+    uint32_t puts;          /* since memory was summed up exactly */
+    uint64_t n_rows, bytes; /* published for other threads */
+    uint32_t served[];
+};
+
+struct slu_model_reader {
+    slu_model_table *table;
+    const model_state *state; /* of the read section, else NULL */
+};
+
+static void generation_free(const slu_model_table *t, generation *g)
+{
+    if (!g)
+        return;
+    for (uint32_t i = 0; g->sets && i < t->n_tables; i++)
+        row_set_free(g->sets[i]);
+    free(g->sets);
+    free(g);
+}
+
+static generation *generation_new(const slu_model_table *t)
+{
+    generation *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
+    g->sets = calloc(t->n_tables + 1, sizeof(row_set *));
+    bool whole = g->sets != NULL;
+    for (uint32_t i = 0; whole && i < t->n_tables; i++) {
+        g->sets[i] = row_set_new(t->served[i]);
+        whole = g->sets[i] != NULL;
+    }
+    if (whole)
+        return g;
+    generation_free(t, g);
+    return NULL;
+}
+
+static uint64_t generation_bytes(const slu_model_table *t, const generation *g)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; g && i < t->n_tables; i++)
+        sum += row_set_bytes(g->sets[i]);
+    return sum;
+}
+
+static uint64_t generation_waiting(const slu_model_table *t, const generation *g)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        sum += row_set_waiting(g->sets[i]);
+    return sum;
+}
+
+static void generation_reclaim(const slu_model_table *t, generation *g)
+{
+    for (uint32_t i = 0; g && i < t->n_tables; i++)
+        row_set_reclaim(g->sets[i]);
+}
+
+/* Where puts and deletes go. */
+static generation *writable(const slu_model_table *t)
+{
+    return t->base ? t->base : t->current->rows;
+}
+
+/* Waits until every reader that could know something replaced has gone, then takes it back. */
+static void grace(slu_model_table *t)
+{
+    urcu_bp_synchronize_rcu();
+    GRACE_ENDS(t);
+    generation_reclaim(t, t->current->rows);
+    generation_reclaim(t, t->base);
+}
+
+static void sum_up(slu_model_table *t)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        rows += row_set_rows(t->current->rows->sets[i]);
+    __atomic_store_n(&t->n_rows, rows, __ATOMIC_RELAXED);
+    __atomic_store_n(&t->bytes, generation_bytes(t, t->current->rows) + generation_bytes(t, t->base),
+                     __ATOMIC_RELAXED);
+    t->puts = 0;
+}
+
+int slu_model_table_new(const uint32_t *served, uint32_t n_tables, size_t dense, uint64_t max_bytes,
+                        slu_model_table **tp, slu_error *err)
+{
+    *tp = NULL;
+    slu_model_table *t = calloc(1, sizeof *t + n_tables * sizeof *t->served);
+    if (!t)
+        goto fail;
+    t->n_tables = n_tables;
+    t->dense = dense;
+    t->max_bytes = max_bytes;
+    if (n_tables)
+        memcpy(t->served, served, n_tables * sizeof *served);
+    t->current = calloc(1, sizeof *t->current);
+    if (!t->current)
+        goto fail_table;
+    t->current->dense = calloc(dense ? dense : 1, sizeof(float));
+    t->current->rows = generation_new(t);
+    if (!t->current->dense || !t->current->rows)
+        goto fail_state;
+    sum_up(t);
+    *tp = t;
+    return 0;
+
+fail_state:
+    generation_free(t, t->current->rows);
+    free(t->current->dense);
+    free(t->current);
+fail_table:
+    free(t);
+fail:
+    return slu_fail(err, SLU_ENOMEM, "no memory for a model of %u tables and %zu dense parameters", n_tables,
+                    dense);
+}
+
+void slu_model_table_free(slu_model_table *t)
+{
+    if (!t)
+        return;
+    generation_free(t, t->base);
+    generation_free(t, t->current->rows);
+    free(t->current->dense);
+    free(t->current);
+    free(t);
+}
+
+uint32_t slu_model_tables(const slu_model_table *t)
+{
+    return t->n_tables;
+}
+
+uint32_t slu_model_served(const slu_model_table *t, uint32_t table)
+{
+    assert(table < t->n_tables);
+    return t->served[table];
+}
+
+size_t slu_model_dense(const slu_model_table *t)
+{
+    return t->dense;
+}
+
+/* ---- readers ---- */
+
+slu_model_reader *slu_model_reader_new(slu_model_table *t)
+{
+    slu_model_reader *r = calloc(1, sizeof *r);
+    if (r)
+        r->table = t;
+    return r;
+}
+
+void slu_model_reader_free(slu_model_reader *r)
+{
+    assert(!r || !r->state);
+    free(r);
+}
+
+slu_model_view slu_model_read_begin(slu_model_reader *r)
+{
+    assert(!r->state);
+    urcu_bp_read_lock();
+    const model_state *s = __atomic_load_n(&r->table->current, __ATOMIC_ACQUIRE);
+    r->state = s;
+    return (slu_model_view){s->dense, s->version, s->learned_through_us};
+}
+
+void slu_model_read_end(slu_model_reader *r)
+{
+    assert(r->state);
+    r->state = NULL;
+    READ_ENDS(r->table);
+    urcu_bp_read_unlock();
+}
+
+uint32_t slu_model_find_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
+                             const float **rows)
+{
+    assert(r->state && table < r->table->n_tables);
+    return row_set_find(r->state->rows->sets[table], ids, n, rows);
+}
+
+uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n, float *out)
+{
+    enum { BATCH = 64 };
+    const float *rows[BATCH];
+    uint32_t found = 0, floats = r->table->served[table];
+
+    for (uint32_t at = 0; at < n; at += BATCH) {
+        uint32_t m = n - at < BATCH ? n - at : BATCH;
+        found += slu_model_find_rows(r, table, ids + at, m, rows);
+        for (uint32_t i = 0; i < m; i++) {
+            float *to = out + (size_t)(at + i) * floats;
+            if (rows[i])
+                memcpy(to, rows[i], floats * sizeof *to);
+            else
+                memset(to, 0, floats * sizeof *to);
+        }
+    }
+    return found;
+}
+
+/* ---- the writer ---- */
+
+static int over_limit(const slu_model_table *t, slu_error *err)
+{
+    return slu_fail(
+        err, SLU_ELIMIT,
+        "the model needs more than the %llu bytes of memory that it may take; give the scorer more "
+        "memory, or train fewer rows (features[].admit_after, features[].ttl)",
+        (unsigned long long)t->max_bytes);
+}
+
+int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err)
+{
+    assert(table < t->n_tables);
+    generation *g = writable(t);
+    row_set *s = g->sets[table];
+
+    if (++t->puts >= LIMIT_CHECK_EVERY) {
+        if (generation_waiting(t, g) > MOST_WAITING_BYTES)
+            grace(t);
+        sum_up(t);
+    }
+    uint64_t next = row_set_next_bytes(s);
+    if (next) {
+        sum_up(t);
+        if (t->max_bytes && t->bytes + next > t->max_bytes)
+            return over_limit(t, err);
+    }
+    return row_set_put(s, id, v, err);
+}
+
+void slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id)
+{
+    assert(table < t->n_tables);
+    row_set_delete(writable(t)->sets[table], id);
+}
+
+int slu_model_begin_base(slu_model_table *t, slu_error *err)
+{
+    slu_model_abandon_base(t);
+    t->base = generation_new(t);
+    if (!t->base)
+        return slu_fail(err, SLU_ENOMEM, "no memory for a second generation of %u tables", t->n_tables);
+    return 0;
+}
+
+void slu_model_abandon_base(slu_model_table *t)
+{
+    generation_free(t, t->base); /* no reader ever saw it */
+    t->base = NULL;
+    sum_up(t);
+}
+
+int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, int64_t learned_through_us,
+                      slu_error *err)
+{
+    model_state *old = t->current;
+    model_state *next = calloc(1, sizeof *next);
+    if (!next)
+        goto fail;
+    *next = (model_state){.rows = writable(t),
+                          .dense = old->dense,
+                          .version = version,
+                          .learned_through_us = learned_through_us};
+    if (dense) {
+        next->dense = malloc((t->dense ? t->dense : 1) * sizeof(float));
+        if (!next->dense)
+            goto fail;
+        memcpy(next->dense, dense, t->dense * sizeof(float));
+    } else if (t->base) {
+        free(next);
+        return slu_fail(err, SLU_EINVAL, "a base of version %llu without dense parameters",
+                        (unsigned long long)version);
+    }
+    __atomic_store_n(&t->current, next, __ATOMIC_RELEASE);
+    t->base = NULL;
+    grace(t);
+    if (old->rows != next->rows)
+        generation_free(t, old->rows);
+    if (old->dense != next->dense)
+        free(old->dense);
+    free(old);
+    sum_up(t);
+    return 0;
+
+fail:
+    free(next);
+    return slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters of version %llu", t->dense,
+                    (unsigned long long)version);
+}
+
+slu_model_view slu_model_current(const slu_model_table *t)
+{
+    const model_state *s = t->current;
+    return (slu_model_view){s->dense, s->version, s->learned_through_us};
+}
+
+uint64_t slu_model_rows(const slu_model_table *t)
+{
+    return __atomic_load_n(&t->n_rows, __ATOMIC_RELAXED);
+}
+
+uint64_t slu_model_bytes(const slu_model_table *t)
+{
+    return __atomic_load_n(&t->bytes, __ATOMIC_RELAXED);
+}
