@@ -15,12 +15,17 @@ typedef struct slu_publisher slu_publisher;
  * (NULL: nowhere, they are still counted). */
 int slu_publisher_open(const slu_options *options, bool with_kafka, const char *dead_letter_path,
                        slu_publisher **pp, slu_error *err);
-/* The message is copied. Waits only when publish queues are full (bounded by rdkafka's queue limits). */
+/* The message is copied. Waits only when publish queues are full (64 MiB unless rdkafka's queue limits say
+ * otherwise), and not when the process is to stop: the outbox has it. */
 void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, const void *message, size_t len);
 /* Serves callbacks; returns the highest sequence of |ch| up to which everything was acknowledged, 0 none. */
 uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch);
 /* Publishes messages that are not in the outbox (base snapshots), in order with the deltas. */
 void slu_publisher_send_base(slu_publisher *p, const void *message, size_t len);
+/* 0 while all is well, also while a broker is away. Otherwise publishing has ended for good (SLU_EKAFKA: a
+ * topic refuses messages; SLU_EIO: the dead letter file) with topic or file and the remedy: commit nothing
+ * more and stop, the outbox keeps what was not acknowledged. */
+int slu_publisher_check(slu_publisher *p, slu_error *err);
 /* Waits up to |timeout_ms| until everything is acknowledged. Returns what is still unacknowledged. */
 uint64_t slu_publisher_drain(slu_publisher *p, int timeout_ms);
 void slu_publisher_close(slu_publisher *p);
