@@ -32,12 +32,14 @@ static slu_span number_text(double x, char *scratch)
         return (slu_span){scratch, 0};
     if (x >= -0x1p63 && x < 0x1p63 && x == trunc(x))
         return integer_text((int64_t)x, scratch);
+    char text[SLU_VALUE_SCRATCH];
     int n = 0;
     for (int digits = 15; digits <= 17; digits++) {
-        n = snprintf(scratch, SLU_VALUE_SCRATCH, "%.*g", digits, x);
-        if (strtod(scratch, NULL) == x)
+        n = snprintf(text, sizeof text, "%.*g", digits, x);
+        if (strtod(text, NULL) == x)
             break;
     }
+    memcpy(scratch, text, (size_t)n);
     return (slu_span){scratch, (size_t)n};
 }
 

@@ -51,7 +51,8 @@ static void set(const char *field, const slu_value *v, uint32_t n)
 
 static void set_text(const char *field, const char *text)
 {
-    slu_value *v = malloc(sizeof *v); /* each test is a process of its own */
+    static slu_value one[MAX_FIELDS]; /* per field, since several are set for one record */
+    slu_value *v = &one[sample_field(schema, field)];
     *v = slu_text_value(text, strlen(text));
     set(field, v, 1);
 }
@@ -425,6 +426,7 @@ int main(void)
 {
     Suite *s = suite_create("encode");
     TCase *t = tcase_create("encode");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_all_missing);
     tcase_add_test(t, test_empty_text_is_missing);

@@ -138,13 +138,15 @@ END_TEST
 /* Every code point, by the definition of UTF-8 written the other way round. */
 START_TEST(test_utf8_all_code_points)
 {
-    for (uint32_t c = 1; c < 0x110100; c++) {
+    for (uint32_t c = 1; c < 0x110000; c++) {
         char t[4];
         size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
         for (size_t i = n - 1; i; i--)
             t[i] = (char)(0x80 | ((c >> (6 * (n - 1 - i))) & 0x3f));
         t[0] = (char)(n == 1 ? c : (0xf00u >> n & 0xff) | c >> (6 * (n - 1)));
-        ck_assert_msg(slu_utf8_valid(t, n) == (c < 0x110000 && (c < 0xd800 || c > 0xdfff)), "U+%X", c);
+        if (slu_utf8_valid(t, n) !=
+            (c < 0xd800 || c > 0xdfff)) /* an assertion that holds costs a system call */
+            ck_abort_msg("U+%X", c);
     }
 }
 END_TEST
@@ -703,6 +705,7 @@ int main(void)
 {
     Suite *s = suite_create("event");
     TCase *t = tcase_create("text and json");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_reason_names);
     tcase_add_test(t, test_utf8);
@@ -716,6 +719,7 @@ int main(void)
     tcase_add_test(t, test_check);
     suite_add_tcase(s, t);
     t = tcase_create("both encodings");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, test_round_trip, 0, 2);
     tcase_add_loop_test(t, test_round_trip_step, 0, 2);
@@ -726,6 +730,7 @@ int main(void)
     tcase_add_loop_test(t, test_arena_limit, 0, 2);
     suite_add_tcase(s, t);
     t = tcase_create("protobuf");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, protobuf_setup, teardown);
     tcase_add_test(t, test_protobuf_of_others);
     tcase_add_test(t, test_protobuf_canonical_bytes);

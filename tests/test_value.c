@@ -251,6 +251,7 @@ int main(void)
 {
     Suite *s = suite_create("value");
     TCase *t = tcase_create("value");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_canonical_text);
     tcase_add_test(t, test_text_reads_back);
