@@ -1,0 +1,21 @@
+/* tests/suite.h - one line instead of Check's usual main(). CK_FORK=no and CK_RUN_CASE work as always. */
+#pragma once
+#include <check.h>
+#include <stdlib.h>
+
+/* Runs |tests| (ends with NULL), each in a process of its own. The result is main()'s. */
+static inline int run_suite(const char *name, const TTest *const *tests)
+{
+    Suite *suite = suite_create(name);
+    for (; *tests; tests++) {
+        TCase *one = tcase_create((*tests)->name);
+        tcase_set_timeout(one, 60);
+        tcase_add_test(one, *tests);
+        suite_add_tcase(suite, one);
+    }
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
