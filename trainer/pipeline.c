@@ -228,7 +228,9 @@ bool slu_pipeline_commit_due(const slu_pipeline *p)
 
 int slu_pipeline_finish(slu_pipeline *p, slu_error *err)
 {
-    int rc = slu_joiner_advance(p->joiner, INT64_MAX, err);
+    int rc = learn(p, err); /* first, so that what is settled now has its prediction */
+    if (!rc)
+        rc = slu_joiner_advance(p->joiner, INT64_MAX, err);
     if (!rc)
         rc = learn(p, err);
     p->changed = true;
