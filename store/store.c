@@ -10,19 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
     FORMAT_VERSION = 1,
     MULTIGET_CHUNK = 128,
     READ_ONLY_TRIES = 20,
-    INFO_LOG_LEVEL = 2, /* RocksDB's WARN */
+    INFO_LOG_FATAL = 4, /* RocksDB's FATAL_LEVEL */
     NO_COMPRESSION = 0,
     LZ4_COMPRESSION = 4,
 };
 #define MIB                (1024u * 1024u)
 #define DB_WRITE_BUFFER    (48ull * MIB)
 #define MAX_WAL_BYTES      (192ull * MIB) /* bounds how much a start has to replay */
+#define ROOM_TO_OPEN       (1ull * MIB)   /* free space that opening may need */
 #define BLOOM_BITS_PER_KEY 10.0
 
 static const char FORMAT_KEY[] = "~format";
@@ -131,9 +133,11 @@ static rocksdb_options_t *make_db_options(bool create)
     rocksdb_options_set_db_write_buffer_size(o, DB_WRITE_BUFFER);
     rocksdb_options_set_max_total_wal_size(o, MAX_WAL_BYTES);
     rocksdb_options_set_max_background_jobs(o, 2);
-    rocksdb_options_set_info_log_level(o, INFO_LOG_LEVEL);
-    rocksdb_options_set_keep_log_file_num(o, 2);
-    rocksdb_options_set_max_log_file_size(o, MIB);
+    /* Nothing but a header goes into the info log: what went wrong is in the status of each call. And
+     * Debian's RocksDB is built with asserts, one of which ends the process when this log is written to again
+     * after a failed write. */
+    rocksdb_options_set_info_log_level(o, INFO_LOG_FATAL);
+    rocksdb_options_set_keep_log_file_num(o, 1);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     rocksdb_options_set_max_manifest_file_size(o, 16 * MIB);
     rocksdb_options_set_manifest_preallocation_size(o, 64 * 1024);
@@ -241,8 +245,22 @@ static int check_directory(const slu_store_config *config, slu_error *err)
     return make_directories(config->path, err);
 }
 
+/* RocksDB writes while it opens, and does not take a full disk well at that moment (see make_db_options). */
+static int check_room(const char *path, slu_error *err)
+{
+    struct statvfs fs;
+    if (statvfs(path, &fs) || (uint64_t)fs.f_bavail * fs.f_frsize >= ROOM_TO_OPEN)
+        return 0;
+    return slu_fail(err, SLU_EIO, "store %s: the disk is full; free some space", path);
+}
+
 static int open_db(slu_store *s, slu_error *err)
 {
+    if (!s->read_only) {
+        int rc = check_room(s->path, err);
+        if (rc)
+            return rc;
+    }
     const char *names[SLU_FAMILIES];
     for (int f = 0; f < SLU_FAMILIES; f++)
         names[f] = TRAITS[f].rocksdb_name;
@@ -625,8 +643,11 @@ static int reopen(slu_store *s, slu_error *err)
     if (pthread_rwlock_trywrlock(&s->lock))
         return slu_fail(err, SLU_EAGAIN, "store %s: is being read while it needs to be reopened; try again",
                         s->path);
-    close_db(s);
-    int rc = open_db(s, err);
+    int rc = check_room(s->path, err); /* before it is closed: reading still works */
+    if (!rc) {
+        close_db(s);
+        rc = open_db(s, err);
+    }
     if (!rc)
         s->broken = false;
     pthread_rwlock_unlock(&s->lock);

@@ -1,4 +1,5 @@
 /* One commit is one state: what is written together is read together, whatever happens in between. */
+#include "tests/store_sample.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +8,6 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include "tests/store_sample.h"
 
 enum { ALL = (1 << SLU_FAMILIES) - 1 };
 
@@ -51,7 +51,8 @@ static slu_error refused(slu_store_config config, int code)
     slu_store *s = NULL;
     int rc = slu_store_open(&config, &s, &err);
     slu_store_close(s);
-    ck_assert_msg(rc == code, "got %s '%s', expected %s", slu_code_name(rc), err.message, slu_code_name(code));
+    ck_assert_msg(rc == code, "got %s '%s', expected %s", slu_code_name(rc), err.message,
+                  slu_code_name(code));
     ck_assert_ptr_null(s);
     ck_assert_msg(strstr(err.message, config.path) != NULL, "no path in '%s'", err.message);
     return err;
@@ -129,7 +130,8 @@ START_TEST(test_scan_and_multiget)
     const char *names[] = {"d", "b", "a", "c", "e"};
     for (int i = 0; i < 5; i++)
         put_now(s, SLU_FAMILY_DENSE, names[i], names[i]);
-    collected all = {.stop_after = 0}, part = {.stop_after = 0}, two = {.stop_after = 2}, many = {.stop_after = 0};
+    collected all = {.stop_after = 0}, part = {.stop_after = 0}, two = {.stop_after = 2},
+              many = {.stop_after = 0};
     ck_assert_int_eq(slu_store_scan(s, SLU_FAMILY_DENSE, NULL, 0, NULL, 0, collect_pair, &all, &err), 0);
     ck_assert_str_eq(all.text, "a=a b=b c=c d=d e=e ");
     ck_assert_int_eq(slu_store_scan(s, SLU_FAMILY_DENSE, "b", 1, "d", 1, collect_pair, &part, &err), 0);
@@ -320,7 +322,8 @@ START_TEST(test_second_opener)
     err = refused(sample_config(), SLU_EIO);
     char who[32];
     snprintf(who, sizeof who, "pid %d", (int)child);
-    ck_assert_msg(strstr(err.message, who) && strstr(err.message, "in use by another process"), "%s", err.message);
+    ck_assert_msg(strstr(err.message, who) && strstr(err.message, "in use by another process"), "%s",
+                  err.message);
     /* The refused look has not taken the lock away from its owner. */
     refused(sample_config(), SLU_EIO);
     ck_assert_int_eq(write(down[1], &x, 1), 1);
@@ -449,7 +452,8 @@ START_TEST(test_not_writable)
 }
 END_TEST
 
-/* A small filesystem runs full in the middle of commits; once there is room again the very same commit goes through. */
+/* A small filesystem runs full in the middle of commits; once there is room again the very same commit goes
+ * through. */
 START_TEST(test_disk_full)
 {
     if (mkdir(sample_path, 0755) || mount("none", sample_path, "tmpfs", 0, "size=2m")) {
