@@ -1,0 +1,266 @@
+#include "model/loss.h"
+#include "store/state.h"
+#include "tests/pipeline_sample.h"
+#include "trainer/learner.h"
+#include <math.h>
+
+typedef struct bench {
+    slu_options *options;
+    slu_schema *schema;
+    char *directory;
+    slu_store *store;
+    slu_learner *learner;
+    slu_encoder *encoder;
+    slu_encoded *x;
+    slu_batch *batch;
+    float seen[64]; /* logits handed out by the last step */
+    int n_seen;
+} bench;
+
+static bench *set_up(const char *const *sets, size_t n)
+{
+    bench *b = calloc(1, sizeof *b);
+    b->options = sample_options(sets, n);
+    b->schema = sample_schema(b->options);
+    b->directory = sample_directory();
+    b->store = sample_store(b->directory, b->schema);
+    OK(slu_learner_open(b->options, b->schema, b->store, &b->learner, err));
+    b->encoder = slu_encoder_new(b->schema);
+    b->x = malloc(slu_encoded_max(b->schema));
+    b->batch = slu_batch_new(b->schema, b->options->training.batch_size);
+    return b;
+}
+
+static void tear_down(bench *b)
+{
+    slu_learner_close(b->learner);
+    slu_store_close(b->store);
+    sample_remove(b->directory);
+    slu_encoder_free(b->encoder);
+    slu_batch_free(b->batch);
+    free(b->x);
+    slu_schema_free(b->schema);
+    slu_options_free(b->options);
+    free(b);
+}
+
+static void add(bench *b, const char *user, const char *item, bool arrival, uint8_t say, uint8_t labels)
+{
+    slu_value values[4];
+    slu_values fields[4];
+    slu_event e = sample_impression(b->schema, "x", T0, user, item, values, fields);
+    slu_encode(b->encoder, e.fields, b->x);
+    slu_sample s = {
+        .key = {1, 2}, .time_us = T0, .say = {say, say}, .labels = labels, .arrival = arrival, .x = b->x};
+    slu_batch_add(b->batch, &s, T0);
+}
+
+static int note(void *ctx, slu_hash128 key, const float *logits, slu_error *err)
+{
+    bench *b = ctx;
+    (void)err;
+    ck_assert_uint_eq(key.lo, 1);
+    memcpy(b->seen + 2 * b->n_seen++, logits, 2 * sizeof *logits);
+    return 0;
+}
+
+static double step(bench *b)
+{
+    double loss;
+    uint32_t said;
+    b->n_seen = 0;
+    OK(slu_learner_step(b->learner, b->batch, note, b, &loss, &said, err));
+    slu_batch_clear(b->batch);
+    return loss;
+}
+
+static void commit(bench *b)
+{
+    slu_commit *c = slu_commit_begin(b->store);
+    OK(slu_learner_flush(b->learner, c, NULL, NULL));
+    OK(slu_commit_write(c, err));
+    slu_learner_committed(b->learner);
+    slu_commit_abandon(c);
+}
+
+START_TEST(test_prediction_comes_before_learning)
+{
+    bench *b = set_up(NULL, 0);
+    add(b, "u", "i", true, SLU_SAY_LABEL, 3);
+    double first = step(b);
+    ck_assert_int_eq(b->n_seen, 1);
+    float before = b->seen[0];
+    /* The loss of the step is that of the prediction handed out: nothing was learned in between. */
+    double lp = -log1p(exp(-b->seen[0])), lpp = lp - log1p(exp(-b->seen[1]));
+    ck_assert_double_eq_tol(first, -lp - lpp, 1e-5);
+    add(b, "u", "i", true, SLU_SAY_LABEL, 3);
+    double second = step(b);
+    ck_assert_double_lt(second, first);
+    ck_assert_float_gt(b->seen[0], before);
+    tear_down(b);
+}
+END_TEST
+
+START_TEST(test_predicting_only_teaches_nothing)
+{
+    bench *b = set_up(NULL, 0);
+    add(b, "u", "i", true, SLU_SAY_NOTHING, 0);
+    ck_assert_double_eq(step(b), 0);
+    float before = b->seen[0];
+    add(b, "u", "i", true, SLU_SAY_NOTHING, 0);
+    step(b);
+    ck_assert_float_eq(b->seen[0], before);
+    /* Beside a sample that teaches, a silent one still adds nothing of its own. */
+    add(b, "other", "thing", true, SLU_SAY_NOTHING, 0);
+    add(b, "u", "i", true, SLU_SAY_LABEL, 1);
+    step(b);
+    add(b, "other", "thing", true, SLU_SAY_NOTHING, 0);
+    step(b);
+    ck_assert_int_eq(b->n_seen, 1);
+    tear_down(b);
+}
+END_TEST
+
+START_TEST(test_dense_waits_for_enough_samples)
+{
+    bench *b = set_up(NULL, 0); /* batch 8, dense_every 16 */
+    size_t n;
+    const float *now = slu_learner_dense(b->learner, &n);
+    float *before = malloc(n * sizeof *before);
+    memcpy(before, now, n * sizeof *before);
+    for (int i = 0; i < 15; i++) {
+        add(b, "u", "i", true, SLU_SAY_LABEL, (uint8_t)(i & 1));
+        step(b);
+    }
+    ck_assert_int_eq(memcmp(before, now, n * sizeof *before), 0);
+    ck_assert_uint_eq(slu_learner_dense_steps(b->learner), 0);
+    add(b, "u", "i", true, SLU_SAY_LABEL, 0);
+    step(b);
+    ck_assert_uint_eq(slu_learner_dense_steps(b->learner), 1);
+    ck_assert_int_ne(memcmp(before, now, n * sizeof *before), 0);
+    free(before);
+    tear_down(b);
+}
+END_TEST
+
+/* A commit between two batches that share a dense step, and a reopened store: the same parameters. */
+START_TEST(test_gathered_gradients_survive)
+{
+    float *ends[2];
+    size_t n = 0;
+    for (int restart = 0; restart < 2; restart++) {
+        bench *b = set_up(NULL, 0);
+        for (int i = 0; i < 40; i++) {
+            char user[16];
+            snprintf(user, sizeof user, "u%d", i % 7);
+            add(b, user, i % 2 ? "a" : "b", true, SLU_SAY_FNW_NEGATIVE, 0);
+            if (i % 3 == 0)
+                add(b, user, i % 2 ? "a" : "b", false, SLU_SAY_FNW_POSITIVE, 1);
+            step(b);
+            if (restart && i % 5 == 2) {
+                commit(b);
+                slu_learner_close(b->learner);
+                slu_store_close(b->store);
+                b->store = sample_store(b->directory, b->schema);
+                OK(slu_learner_open(b->options, b->schema, b->store, &b->learner, err));
+            }
+        }
+        const float *params = slu_learner_dense(b->learner, &n);
+        ends[restart] = malloc(n * sizeof(float));
+        memcpy(ends[restart], params, n * sizeof(float));
+        tear_down(b);
+    }
+    ck_assert_int_eq(memcmp(ends[0], ends[1], n * sizeof(float)), 0);
+    free(ends[0]);
+    free(ends[1]);
+}
+END_TEST
+
+typedef struct counted {
+    uint64_t rows, admitted, count;
+} counted;
+
+static bool count_rows(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen,
+                       bool admitted, const float *v, uint32_t floats)
+{
+    counted *c = ctx;
+    (void)table, (void)id, (void)v, (void)floats;
+    ck_assert_uint_eq(last_seen, T0 / SECOND);
+    c->rows++;
+    c->admitted += admitted;
+    c->count += count;
+    return true;
+}
+
+START_TEST(test_admission_counts_impressions_not_samples)
+{
+    const char *sets[] = {"features.user.admit_after=3", "features.item.admit_after=3",
+                          "features.tags.admit_after=3", "features.user_x_item.admit_after=3"};
+    bench *b = set_up(sets, 4);
+    float unseen[2], logits[2];
+    for (int i = 0; i < 3; i++) {
+        add(b, "u", "i", true, SLU_SAY_FNW_NEGATIVE, 0);
+        add(b, "u", "i", false, SLU_SAY_FNW_POSITIVE, 1); /* the same impression again: not counted */
+        step(b);
+        memcpy(i ? logits : unseen, b->seen, sizeof logits);
+        if (i == 1)
+            ck_assert_int_eq(memcmp(unseen, logits, sizeof logits),
+                             0); /* no row yet: nothing could be learned */
+    }
+    ck_assert_int_ne(memcmp(unseen, logits, sizeof logits), 0);
+    commit(b);
+    counted c = {0};
+    OK(slu_row_table_scan(b->store, count_rows, &c, err));
+    ck_assert_uint_eq(c.rows, 4);
+    ck_assert_uint_eq(c.admitted, 4);
+    ck_assert_uint_eq(c.count, 12);
+    tear_down(b);
+}
+END_TEST
+
+START_TEST(test_every_architecture_and_norm_learns)
+{
+    const char *architectures[] = {"shared_bottom", "esmm", "mmoe"}, *norms[] = {"none", "batch", "layer"};
+    for (int a = 0; a < 3; a++)
+        for (int m = 0; m < 3; m++) {
+            char architecture[64], norm[64];
+            snprintf(architecture, sizeof architecture, "model.architecture=%s", architectures[a]);
+            snprintf(norm, sizeof norm, "model.norm=%s", norms[m]);
+            const char *sets[] = {architecture,
+                                  norm,
+                                  "model.experts=3",
+                                  "model.expert_layers=[8]",
+                                  "model.bottom=[8]",
+                                  "training.dense_every=8",
+                                  "optimizer.dense.rate=0.01"};
+            bench *b = set_up(sets, 7);
+            double first = 0, last = 0;
+            for (int i = 0; i < 200; i++) {
+                for (int k = 0; k < 8; k++)
+                    add(b, k & 1 ? "u" : "v", k & 2 ? "i" : "j", true, SLU_SAY_LABEL,
+                        k & 1 ? k & 2 ? 3 : 1 : 0);
+                last = step(b);
+                if (!i)
+                    first = last;
+            }
+            ck_assert_msg(last < 0.1 * first, "%s %s: loss went from %g to %g", architectures[a], norms[m],
+                          first, last);
+            tear_down(b);
+        }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("learner");
+    TCase *c = tcase_create("learner");
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c, test_prediction_comes_before_learning);
+    tcase_add_test(c, test_predicting_only_teaches_nothing);
+    tcase_add_test(c, test_dense_waits_for_enough_samples);
+    tcase_add_test(c, test_gathered_gradients_survive);
+    tcase_add_test(c, test_admission_counts_impressions_not_samples);
+    tcase_add_test(c, test_every_architecture_and_norm_learns);
+    suite_add_tcase(s, c);
+    return sample_run(s);
+}
