@@ -93,10 +93,10 @@ static void put_layers(slu_buf *b, const char *key, const uint32_t *widths, uint
 static void put_model(slu_buf *b, const slu_model_opts *m)
 {
     static const char *const norms[] = {"none", "batch", "layer"};
-    const bool shared_bottom = !strcmp(m->architecture, "shared_bottom"),
-               esmm = !strcmp(m->architecture, "esmm");
+    const char *name = m->architecture ? m->architecture : "";
+    const bool shared_bottom = !strcmp(name, "shared_bottom"), esmm = !strcmp(name, "esmm");
     put(b, "model architecture=");
-    put_quoted(b, m->architecture);
+    put_quoted(b, name);
     put(b, "\n");
     if (!esmm && (shared_bottom || m->n_bottom))
         put_layers(b, "bottom", m->bottom, m->n_bottom);
