@@ -54,7 +54,8 @@ struct slu_row_table {
     uint64_t cache_bytes;
     void (*init)(void *ctx, uint32_t table, uint64_t id, float *v);
     void *init_ctx;
-    uint64_t used_bytes, dirty_bytes, dirty_rows;
+    uint64_t used_bytes; /* rows and indexes */
+    uint64_t index_bytes, dirty_bytes, dirty_rows;
     slu_row **held; /* (n_held of cap_held) */
     size_t n_held, cap_held;
     uint32_t hand_table, hand_slot; /* CLOCK over all rows of all tables */
@@ -136,6 +137,7 @@ static void index_grow(slu_row_table *t, table *b)
         if (old[i].slot1 != EMPTY)
             index_put(b, old[i].tag, old[i].slot1 - 1);
     t->used_bytes += ((uint64_t)b->mask - old_mask) * sizeof *b->index;
+    t->index_bytes += ((uint64_t)b->mask - old_mask) * sizeof *b->index;
     free(old);
 }
 
@@ -292,6 +294,7 @@ int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row
         if (!b->index)
             goto no_memory;
         t->used_bytes += FIRST_INDEX * sizeof *b->index;
+        t->index_bytes += FIRST_INDEX * sizeof *b->index;
         if (b->floats > widest)
             widest = b->floats;
     }
@@ -526,7 +529,8 @@ int slu_row_table_release(slu_row_table *t, slu_error *err)
 
 bool slu_row_table_pressure(const slu_row_table *t)
 {
-    return t->dirty_bytes > t->cache_bytes / 4 * 3;
+    uint64_t for_rows = t->cache_bytes > t->index_bytes ? t->cache_bytes - t->index_bytes : 0;
+    return t->dirty_bytes > for_rows / 4 * 3;
 }
 
 /* ---- committing ---- */
