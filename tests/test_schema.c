@@ -369,6 +369,28 @@ START_TEST(test_names_are_escaped)
 }
 END_TEST
 
+/* The shipped configurations, through the real loader. */
+START_TEST(test_examples)
+{
+    static const struct {
+        const char *path;
+        uint32_t slots, fields, inputs, numbers;
+    } cases[] = {{"examples/storefront.yaml", 19, 17, 19 * 16, 0},
+                 {"examples/ads.yaml", 13, 11, 11 * 8 + 1, 1}};
+    slu_options *o;
+    slu_schema *s;
+    slu_error e = SLU_ERROR_INIT;
+    ck_assert_msg(slu_options_load(cases[_i].path, NULL, 0, &o, &e) == 0, "%s", e.message);
+    ck_assert_msg(slu_schema_new(o, &s, &e) == 0, "%s", e.message);
+    ck_assert_uint_eq(slu_schema_slots(s), cases[_i].slots);
+    ck_assert_uint_eq(slu_schema_fields(s), cases[_i].fields);
+    ck_assert_uint_eq(slu_schema_inputs(s), cases[_i].inputs);
+    ck_assert_uint_eq(slu_schema_numbers(s), cases[_i].numbers);
+    slu_schema_free(s);
+    slu_options_free(o);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("schema");
@@ -393,6 +415,7 @@ int main(void)
     tcase_add_test(t, test_compare_odd_text);
     tcase_add_test(t, test_compare_long_line);
     tcase_add_test(t, test_names_are_escaped);
+    tcase_add_loop_test(t, test_examples, 0, 2);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
