@@ -180,6 +180,18 @@ static void put_rows(slu_buf *out, int parent)
     }
 }
 
+/* The sentence about a list that has a chapter of its own. */
+static void put_entries(slu_buf *out, const slu_opt *o)
+{
+    char text[80];
+    if (o->type == OPT_SECTIONS) {
+        snprintf(text, sizeof text, " A list of %" PRIu32 " to %" PRIu32 " entries%s.", o->least, o->most,
+                 o->flags & OPT_REQUIRED ? ", required" : "");
+        put(out, text);
+    }
+    put(out, "\n");
+}
+
 static void put_table(slu_buf *out)
 {
     put(out, "\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n");
@@ -193,9 +205,7 @@ char *slu_options_markdown(void)
     put(&out, introduction);
     put_table(&out);
     for (size_t i = 0; i < n; i++)
-        if (o[i].parent < 0 && o[i].type < OPT_NAME)
-            continue;
-        else if (o[i].parent < 0)
+        if (o[i].parent < 0 && o[i].type >= OPT_NAME)
             put_row(&out, &o[i], o[i].path);
     for (size_t i = 0; i < n; i++) {
         if (o[i].parent >= 0 || o[i].type >= OPT_NAME)
@@ -204,10 +214,8 @@ char *slu_options_markdown(void)
         put(&out, o[i].key);
         put(&out, "\n");
         put(&out, o[i].help);
-        put(&out, "\n");
+        put_entries(&out, &o[i]);
         put_table(&out);
-        if (o[i].type == OPT_SECTIONS)
-            put_row(&out, &o[i], o[i].path);
         put_rows(&out, (int)i);
         if (!strcmp(o[i].key, "kafka"))
             put(&out, secrets);

@@ -151,7 +151,8 @@ static slu_opt table[] = {
     CHOICE("features[].pooling", F, pooling, poolings, "sum", "How rows of several values become one.",
            .flags = OPT_LEARNED, .kinds = SEVERAL),
     CHOICE("features[].transform", F, transform, transforms, "none",
-           "Numbers: `log` is sign(x) log(1+|x|); `standardize` is (x - mean) / deviation; `bucket` makes an "
+           "Numbers: `log` is sign(x) log(1 + abs(x)); `standardize` is (x - mean) / deviation; `bucket` "
+           "makes an "
            "id of the "
            "bucket and embeds it like a categorical value.",
            .flags = OPT_LEARNED, .kinds = KIND(NUMERIC)),
@@ -169,7 +170,8 @@ static slu_opt table[] = {
         "Values kept per event; more are cut (sequences keep the newest) and counted.", .flags = OPT_LEARNED,
         .kinds = SEVERAL),
     STRING("features[].missing", OPT_TEXT, F, missing, NULL, "The value that stands for a missing field.",
-           .most = 256, .flags = OPT_LEARNED, .kinds = NOT_CROSS, .derived = "a token of its own"),
+           .most = 256, .flags = OPT_LEARNED, .kinds = NOT_CROSS,
+           .derived = "a token of its own; plain numbers: 0"),
     U32("features[].admit_after", F, admit_after, "1", 0, 1000000,
         "A value gets a row once it has been seen this often; before that it is like an unknown one.",
         .flags = OPT_LEARNED),
