@@ -198,7 +198,7 @@ static void count_ignored(void)
 {
     /* Registering takes a lock, so it is done once; two threads that meet here get the same metric. */
     static _Atomic(slu_metric *) ignored;
-    slu_metric *m = atomic_load_explicit(&ignored, memory_order_relaxed);
+    slu_metric *m = atomic_load_explicit(&ignored, memory_order_acquire);
     if (!m) {
         m = slu_counter("sluice_unknown_features_ignored_total", NULL,
                         "Features of events that are not in the config and were passed over.");
