@@ -6,6 +6,7 @@
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"
+#include "serving/delta_applier.h"
 #include "serving/model_table.h"
 #include <stdbool.h>
 
@@ -27,11 +28,3 @@ int slu_subscriber_start(const slu_options *options, const slu_schema *schema, s
                          slu_subscriber **sp, slu_error *err);
 void slu_subscriber_get_stats(slu_subscriber *s, slu_subscriber_stats *out); /* @thread any */
 void slu_subscriber_stop(slu_subscriber *s); /* commits what is whole, joins the thread */
-
-/* Pure core, for tests and fuzzing: applies one message of the topic to |table|. */
-typedef struct slu_delta_applier slu_delta_applier;
-slu_delta_applier *slu_delta_applier_new(const slu_schema *schema, slu_model_table *table);
-/* Returns 1 when a version became current, 0 when more chunks are due or the message was skipped,
- * SLU_EFORMAT, SLU_ESCHEMA, SLU_EAGAIN (gap: waiting for a base), SLU_ELIMIT. */
-int slu_delta_apply(slu_delta_applier *a, const void *message, size_t len, slu_error *err);
-void slu_delta_applier_free(slu_delta_applier *a);

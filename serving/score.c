@@ -1,0 +1,295 @@
+#include "serving/score.h"
+#include "base/metrics.h"
+#include "feature/encode.h"
+#include "model/loss.h"
+#include "model/pooling.h"
+#include "serving/score_job.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Candidates of one forward pass: enough to fill the matrix kernels, few enough that their activations stay
+ * in the second-level cache. */
+#define CHUNK 256u
+
+/* Scratch of one thread. */
+typedef struct score_thread {
+    slu_model_reader *reader;
+    slu_encoder *encoder;
+    slu_workspace *work; /* CHUNK rows */
+    slu_values *fields;  /* (fields) of the candidate being encoded */
+    char *encoded;       /* CHUNK records, stride bytes apart */
+    uint32_t *at;        /* (CHUNK) ids of each record passed so far */
+    uint64_t *ids;       /* (CHUNK * max_ids of a slot) of one slot, all candidates */
+    const float **rows;  /* the same */
+    float *shared_x;     /* (K) pooled columns of the shared slots */
+    float *shared_wide;  /* (T) */
+    float *wide;         /* (CHUNK, T) */
+    float *conditional;  /* (CHUNK, T) */
+    float *entire;       /* (CHUNK, T) */
+} score_thread;
+
+struct slu_scorer {
+    slu_scorer_config c;
+    uint32_t K, T, slots, fields;
+    size_t stride; /* bytes of an encoded record */
+    slu_metric *candidates, *seconds;
+    score_names names;
+    score_thread *threads; /* (c.threads) */
+};
+
+/* ---- making ---- */
+
+static uint32_t widest_slot(const slu_schema *schema)
+{
+    uint32_t widest = 1;
+    for (uint32_t i = 0; i < slu_schema_slots(schema); i++)
+        if (slu_schema_slot(schema, i)->max_ids > widest)
+            widest = slu_schema_slot(schema, i)->max_ids;
+    return widest;
+}
+
+static bool thread_init(const slu_scorer *s, score_thread *t)
+{
+    size_t ids = (size_t)CHUNK * widest_slot(s->c.schema), tasks = (size_t)CHUNK * s->T;
+    t->reader = slu_model_reader_new(s->c.table);
+    t->encoder = slu_encoder_new(s->c.schema);
+    t->work = slu_workspace_new(s->c.net, CHUNK, false);
+    t->fields = calloc(s->fields + 1, sizeof *t->fields);
+    t->encoded = aligned_alloc(64, ((size_t)CHUNK * s->stride + 63) & ~(size_t)63);
+    t->at = calloc(CHUNK, sizeof *t->at);
+    t->ids = calloc(ids, sizeof *t->ids);
+    t->rows = calloc(ids, sizeof *t->rows);
+    t->shared_x = calloc(s->K, sizeof *t->shared_x);
+    t->shared_wide = calloc(s->T, sizeof *t->shared_wide);
+    t->wide = calloc(tasks, sizeof *t->wide);
+    t->conditional = calloc(tasks, sizeof *t->conditional);
+    t->entire = calloc(tasks, sizeof *t->entire);
+    return t->reader && t->encoder && t->work && t->fields && t->encoded && t->at && t->ids && t->rows &&
+           t->shared_x && t->shared_wide && t->wide && t->conditional && t->entire;
+}
+
+static void thread_clear(score_thread *t)
+{
+    slu_model_reader_free(t->reader);
+    if (t->encoder)
+        slu_encoder_free(t->encoder);
+    if (t->work)
+        slu_workspace_free(t->work);
+    free(t->fields);
+    free(t->encoded);
+    free(t->at);
+    free(t->ids);
+    free(t->rows);
+    free(t->shared_x);
+    free(t->shared_wide);
+    free(t->wide);
+    free(t->conditional);
+    free(t->entire);
+}
+
+int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *err)
+{
+    *sp = NULL;
+    slu_scorer *s = calloc(1, sizeof *s);
+    if (!s)
+        goto no_memory;
+    s->c = *config;
+    s->K = slu_net_inputs(config->net);
+    s->T = slu_net_tasks(config->net);
+    s->slots = slu_schema_slots(config->schema);
+    s->fields = slu_schema_fields(config->schema);
+    s->stride = (slu_encoded_max(config->schema) + 7) & ~(size_t)7;
+    assert(s->K == slu_schema_inputs(config->schema) && s->T == slu_schema_steps(config->schema));
+    s->candidates = slu_counter("sluice_score_candidates_total", NULL, "Candidates scored.");
+    s->seconds = slu_histogram("sluice_score_seconds", NULL,
+                               "Time from a whole request to its answer, for requests that were answered.",
+                               20e-6, 1.5, 32);
+    if (!score_names_init(&s->names, config->options, config->schema))
+        goto no_memory;
+    s->threads = calloc(config->threads + 1, sizeof *s->threads);
+    if (!s->threads)
+        goto no_memory;
+    for (uint32_t i = 0; i < config->threads; i++)
+        if (!thread_init(s, &s->threads[i]))
+            goto no_memory;
+    *sp = s;
+    return 0;
+
+no_memory:
+    slu_scorer_free(s);
+    return slu_fail(err, SLU_ENOMEM, "no memory for the scratch of %u scoring threads", config->threads);
+}
+
+void slu_scorer_free(slu_scorer *s)
+{
+    if (!s)
+        return;
+    for (uint32_t i = 0; s->threads && i < s->c.threads; i++)
+        thread_clear(&s->threads[i]);
+    free(s->threads);
+    score_names_clear(&s->names);
+    free(s);
+}
+
+/* ---- from candidates to network inputs ---- */
+
+static slu_encoded *record(const slu_scorer *s, const score_thread *t, uint32_t b)
+{
+    return (slu_encoded *)(void *)(t->encoded + b * s->stride);
+}
+
+static bool is_wide(const slu_scorer *s, const slu_slot *slot)
+{
+    return slot->wide && slot->table != SLU_NO_TABLE && s->c.options->model.wide;
+}
+
+/* Looks up the ids of one slot in B records and pools them into x (B, K) and wide (B, T). t->at says where in
+ * each record the slot's ids begin. */
+static void pool_slot(const slu_scorer *s, score_thread *t, uint32_t i, uint32_t B, float *x, float *wide)
+{
+    const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+    int mean = slot->opts->pooling == SLU_POOL_MEAN;
+    uint32_t n = 0, dim = slu_schema_table(s->c.schema, slot->table)->dimension;
+
+    for (uint32_t b = 0; b < B; b++) {
+        const slu_encoded *e = record(s, t, b);
+        const uint64_t *ids = slu_encoded_ids(e) + t->at[b];
+        for (uint32_t k = 0; k < slu_encoded_counts(e)[i]; k++)
+            t->ids[n++] = ids[k];
+    }
+    slu_model_find_rows(t->reader, slot->table, t->ids, n, t->rows);
+    const float *const *rows = t->rows;
+    for (uint32_t b = 0; b < B; b++) {
+        uint32_t count = slu_encoded_counts(record(s, t, b))[i];
+        if (slot->width)
+            slu_pool_forward(x + (size_t)b * s->K + slot->input, rows, count, slot->width, mean);
+        if (is_wide(s, slot))
+            slu_wide_forward(wide + (size_t)b * s->T, rows, count, dim, s->T, mean);
+        rows += count;
+    }
+}
+
+/* Inputs of the slots that are shared or not, for B records. */
+static void pool_slots(const slu_scorer *s, score_thread *t, bool shared, uint32_t B, float *x, float *wide)
+{
+    memset(t->at, 0, B * sizeof *t->at);
+    for (uint32_t i = 0; i < s->slots; i++) {
+        const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+        if (slot->table == SLU_NO_TABLE) {
+            for (uint32_t b = 0; slot->shared == shared && b < B; b++)
+                x[(size_t)b * s->K + slot->input] = slu_encoded_numbers(record(s, t, b))[slot->number];
+            continue;
+        }
+        if (slot->shared == shared)
+            pool_slot(s, t, i, B, x, wide);
+        for (uint32_t b = 0; b < B; b++)
+            t->at[b] += slu_encoded_counts(record(s, t, b))[i];
+    }
+}
+
+static void encode_chunk(const slu_scorer *s, score_thread *t, score_job *job, uint32_t B)
+{
+    for (uint32_t b = 0; b < B; b++) {
+        score_job_next(job, t->fields);
+        slu_encode_candidate(t->encoder, t->fields, record(s, t, b));
+    }
+}
+
+/* Probabilities of the next B candidates into t->conditional and t->entire. */
+static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, float *dense, bool first,
+                        uint32_t B)
+{
+    float *x = slu_workspace_x(t->work), *logits = slu_workspace_logits(t->work);
+
+    encode_chunk(s, t, job, B);
+    if (first) {
+        memset(t->shared_wide, 0, s->T * sizeof(float));
+        pool_slots(s, t, true, 1, t->shared_x, t->shared_wide);
+    }
+    for (uint32_t b = 0; b < B; b++) {
+        memcpy(x + (size_t)b * s->K, t->shared_x, s->K * sizeof(float));
+        memcpy(t->wide + (size_t)b * s->T, t->shared_wide, s->T * sizeof(float));
+    }
+    pool_slots(s, t, false, B, x, t->wide);
+    slu_net_forward(s->c.net, dense, t->work, B, SLU_INFER);
+    for (uint32_t i = 0; i < B * s->T; i++)
+        logits[i] += t->wide[i];
+    slu_funnel_probabilities(t->conditional, t->entire, logits, B, s->T);
+}
+
+static bool too_late(const slu_scorer *s, const slu_grpc_call *call)
+{
+    return call->deadline_us != INT64_MAX && slu_mono_us(s->c.clock) >= call->deadline_us;
+}
+
+static slu_grpc_status late(slu_grpc_call *call, uint32_t done, uint32_t of)
+{
+    snprintf(call->message, sizeof call->message,
+             "the deadline passed after %u of %u candidates; allow more time or send fewer candidates", done,
+             of);
+    return SLU_GRPC_DEADLINE_EXCEEDED;
+}
+
+static slu_grpc_status score_all(const slu_scorer *s, score_thread *t, score_job *job, slu_grpc_call *call,
+                                 float *dense, score_answer *answer)
+{
+    uint32_t of = job->request.candidates;
+
+    memcpy(t->fields, job->fields, s->fields * sizeof *t->fields);
+    slu_encode_shared(t->encoder, t->fields);
+    for (uint32_t done = 0; done < of;) {
+        if (too_late(s, call))
+            return late(call, done, of);
+        uint32_t B = of - done < CHUNK ? of - done : CHUNK;
+        score_chunk(s, t, job, dense, done == 0, B);
+        score_answer_put(answer, t->conditional, t->entire, done, B, s->T);
+        done += B;
+    }
+    return SLU_GRPC_OK;
+}
+
+static slu_grpc_status no_model(slu_grpc_call *call)
+{
+    snprintf(call->message, sizeof call->message,
+             "this scorer has no model yet: it waits for the first base from the trainer; try again later");
+    return SLU_GRPC_UNAVAILABLE;
+}
+
+static slu_grpc_status refused(slu_grpc_call *call, const slu_error *err)
+{
+    snprintf(call->message, sizeof call->message, "%s", err->message);
+    return err->code == SLU_ELIMIT ? SLU_GRPC_RESOURCE_EXHAUSTED : SLU_GRPC_INVALID_ARGUMENT;
+}
+
+slu_grpc_status slu_score(void *ctx, slu_grpc_call *call)
+{
+    slu_scorer *s = ctx;
+    assert(call->thread < s->c.threads);
+    score_thread *t = &s->threads[call->thread];
+    slu_error err = SLU_ERROR_INIT;
+    score_job job;
+    score_answer answer;
+
+    if (score_job_read(&job, &s->names, call->request, call->request_len, call->arena, &err))
+        return refused(call, &err);
+
+    slu_model_view view = slu_model_read_begin(t->reader);
+    slu_grpc_status status = SLU_GRPC_UNAVAILABLE;
+    if (view.version) {
+        score_answer_begin(&answer, &job, &s->names, call->response);
+        status = score_all(s, t, &job, call, view.dense, &answer);
+    } else {
+        no_model(call);
+    }
+    slu_model_read_end(t->reader);
+    if (status != SLU_GRPC_OK) {
+        slu_buf_clear(call->response);
+        return status;
+    }
+    score_answer_end(&answer, view.version, view.learned_through_us, slu_wall_us(s->c.clock));
+    slu_metric_add(s->candidates, job.request.candidates);
+    slu_metric_observe(s->seconds, (double)(slu_mono_us(s->c.clock) - call->received_us) * 1e-6);
+    return SLU_GRPC_OK;
+}
