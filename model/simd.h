@@ -1,11 +1,12 @@
 /* model/simd.h - how hot loops become wide without fixing the machine at compile time.
  *
- * SLU_CLONES compiles a function once for plain x86-64 and once for AVX2 and AVX-512; the loader picks by
- * CPU. Loops in such functions are plain C that both compilers vectorise. Sums use explicit lanes, because
- * without -ffast-math a compiler may not reorder additions: the lanes fix one order for every instruction
- * set.
+ * With GCC, SLU_CLONES compiles a function once for plain x86-64 and once for AVX2 and AVX-512; the loader
+ * picks by CPU. Loops in such functions are plain C that both compilers vectorise. Sums use explicit lanes,
+ * because without -ffast-math a compiler may not reorder additions: the lanes fix one order for every
+ * instruction set.
  *
- * Sanitizers instrument the resolver that runs before they are ready, so clones are off there. */
+ * Off under sanitizers, which instrument the resolver that runs before they are ready, and under clang, whose
+ * version 14 gives cloned functions a symbol that other files cannot find. */
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 #endif
 #endif
 
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(SLU_SANITIZED)
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && !defined(SLU_SANITIZED)
 #define SLU_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define SLU_CLONES

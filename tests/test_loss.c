@@ -1,10 +1,10 @@
+#include "model/activation.h"
 #include "model/loss.h"
+#include "tests/numeric.h"
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "model/activation.h"
-#include "tests/numeric.h"
 
 static const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 static const uint8_t labels_all[8] = {SLU_SAY_LABEL, SLU_SAY_LABEL, SLU_SAY_LABEL, SLU_SAY_LABEL,
@@ -44,10 +44,12 @@ START_TEST(test_extremes)
                 float d[2], a = far[i], b = far[j];
                 double loss = loss_of(a, b, label > 0, label > 1, d);
                 ck_assert_msg(isfinite(loss) && loss >= 0, "a=%g b=%g label %d: loss %g", a, b, label, loss);
-                ck_assert_msg(fabsf(d[0]) <= 2.0001f && fabsf(d[1]) <= 1.0001f, "a=%g b=%g: d %g %g", a, b, d[0], d[1]);
+                ck_assert_msg(fabsf(d[0]) <= 2.0001f && fabsf(d[1]) <= 1.0001f, "a=%g b=%g: d %g %g", a, b,
+                              d[0], d[1]);
             }
     float d[2];
-    /* P near 1 and no click: each BCE is log(1 + e^a), its slope 1 - and the joint one is shared by who is nearer to 0. */
+    /* P near 1 and no click: each BCE is log(1 + e^a), its slope 1 - and the joint one is shared by who is
+     * nearer to 0. */
     ck_near(loss_of(40, 40, 0, 0, d), 40 + (40 - M_LN2), 1e-6, "both sure, nothing came");
     ck_near(d[0], 1 + .5, 1e-6, "da");
     ck_near(d[1], .5, 1e-6, "db");
@@ -56,8 +58,8 @@ START_TEST(test_extremes)
 }
 END_TEST
 
-/* Random funnels of 1..6 steps with every way of speaking: equal to the definition in double, and its gradient to
- * finite differences of the loss with detached weights held. */
+/* Random funnels of 1..6 steps with every way of speaking: equal to the definition in double, and its
+ * gradient to finite differences of the loss with detached weights held. */
 START_TEST(test_against_reference)
 {
     uint64_t seed = 300 + (uint64_t)_i;
@@ -75,7 +77,8 @@ START_TEST(test_against_reference)
         say[i] = (uint8_t)slu_rng_below(&r, 4);
     }
     double loss = slu_funnel_loss(d, logits, labels, say, weight, B, T);
-    ck_near(loss, slu_funnel_loss_ref(dref, wide, labels, say, weight, B, T), 1e-9, "seed %llu", (unsigned long long)seed);
+    ck_near(loss, slu_funnel_loss_ref(dref, wide, labels, say, weight, B, T), 1e-9, "seed %llu",
+            (unsigned long long)seed);
     for (uint32_t i = 0; i < B * T; i++)
         ck_near(d[i], dref[i], 1e-6, "seed %llu d[%u]", (unsigned long long)seed, i);
     /* Detached: turn FNW kinds into settled labels whose task weight is the FNW weight, row by row. */
@@ -96,7 +99,8 @@ START_TEST(test_against_reference)
             double up = slu_funnel_loss_ref(unused, a, fixed_label, fixed_say, fixed_weight, 1, T);
             a[s] -= 2 * h;
             double down = slu_funnel_loss_ref(unused, a, fixed_label, fixed_say, fixed_weight, 1, T);
-            ck_near(d[b * T + s], (up - down) / (2 * h), 1e-5, "seed %llu row %u task %u", (unsigned long long)seed, b, s);
+            ck_near(d[b * T + s], (up - down) / (2 * h), 1e-5, "seed %llu row %u task %u",
+                    (unsigned long long)seed, b, s);
         }
     }
 }
@@ -118,7 +122,8 @@ START_TEST(test_silence)
 }
 END_TEST
 
-/* Every impression arrives as a negative and a share p of them again as a positive: at f = p the expected gradient is 0. */
+/* Every impression arrives as a negative and a share p of them again as a positive: at f = p the expected
+ * gradient is 0. */
 START_TEST(test_fake_negatives_are_unbiased)
 {
     const double p = .2;
@@ -165,9 +170,5 @@ int main(void)
     tcase_add_test(t, test_fake_negatives_are_unbiased);
     tcase_add_test(t, test_probabilities_fall_along_the_funnel);
     suite_add_tcase(s, t);
-    SRunner *runner = srunner_create(s);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return finish_suite(s);
 }

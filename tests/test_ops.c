@@ -1,19 +1,21 @@
-/* Every op of model/, described once in a table and put through four proofs on odd shapes: equal to its slow twin,
- * gradient equal to finite differences, backward accumulates, nothing outside the view is read or written. */
-#include <check.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* Every op of model/, described once in a table and put through four proofs on odd shapes: equal to its slow
+ * twin, gradient equal to finite differences, backward accumulates, nothing outside the view is read or
+ * written. */
 #include "model/activation.h"
 #include "model/dense.h"
 #include "model/gate.h"
 #include "model/mixture.h"
 #include "model/norm.h"
 #include "tests/numeric.h"
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define MAX_TENSORS 8
 
-/* A (rows, cols) view with ld floats from row to row; what lies between cols and ld is not the op's business. */
+/* A (rows, cols) view with ld floats from row to row; what lies between cols and ld is not the op's business.
+ */
 typedef struct tensor {
     uint32_t rows, cols, ld;
     float *p;
@@ -24,7 +26,7 @@ typedef struct dims {
 } dims;
 
 /* Lengths around the vector widths. */
-static const dims shapes[] = {{1, 1, 1},  {1, 3, 2},  {2, 5, 3},   {3, 2, 7},   {7, 8, 5},  {5, 15, 8},
+static const dims shapes[] = {{1, 1, 1},   {1, 3, 2},  {2, 5, 3},   {3, 2, 7},   {7, 8, 5},  {5, 15, 8},
                               {4, 16, 15}, {8, 7, 16}, {9, 17, 17}, {17, 31, 9}, {6, 9, 33}, {33, 33, 4}};
 #define N_SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
@@ -147,8 +149,8 @@ static void batch_r(tensor *y, const tensor in[])
 static void batch_b(tensor din[], tensor *dy, const tensor in[], const tensor *y)
 {
     (void)y;
-    slu_batch_norm_backward(din[0].p, din[0].ld, din[1].p, din[2].p, scratch, dy->p, dy->ld, in[0].p, in[0].ld,
-                            kept_mean, kept_rstd, in[1].p, dy->rows, dy->cols);
+    slu_batch_norm_backward(din[0].p, din[0].ld, din[1].p, din[2].p, scratch, dy->p, dy->ld, in[0].p,
+                            in[0].ld, kept_mean, kept_rstd, in[1].p, dy->rows, dy->cols);
 }
 static void layer_f(tensor *y, const tensor in[])
 {
@@ -162,8 +164,8 @@ static void layer_r(tensor *y, const tensor in[])
 static void layer_b(tensor din[], tensor *dy, const tensor in[], const tensor *y)
 {
     (void)y;
-    slu_layer_norm_backward(din[0].p, din[0].ld, din[1].p, din[2].p, dy->p, dy->ld, in[0].p, in[0].ld, kept_mean,
-                            kept_rstd, in[1].p, dy->rows, dy->cols);
+    slu_layer_norm_backward(din[0].p, din[0].ld, din[1].p, din[2].p, dy->p, dy->ld, in[0].p, in[0].ld,
+                            kept_mean, kept_rstd, in[1].p, dy->rows, dy->cols);
 }
 
 /* ---- softmax: a (B,N) ---- */
@@ -242,7 +244,8 @@ static const op_case cases[] = {
     {"bias_relu", 0.02, 1e-4, relu_describe, relu_prepare, relu_f, relu_r, relu_b},
     {"mixture", 0.05, 1e-4, mixture_describe, NULL, mixture_f, mixture_r, mixture_b},
     {"mixture_ref", 0.05, 1e-4, mixture_describe, NULL, mixture_r, mixture_f, mixture_backward_ref},
-    /* Curved: the step balances rounding (1e-7 / step) against what the fourth-order formula leaves (step^4). */
+    /* Curved: the step balances rounding (1e-7 / step) against what the fourth-order formula leaves (step^4).
+     */
     {"batch_norm", 0.03, 5e-4, batch_describe, norm_prepare, batch_f, batch_r, batch_b},
     {"layer_norm", 0.03, 5e-4, norm_describe, norm_prepare, layer_f, layer_r, layer_b},
     {"softmax", 0.03, 2e-4, softmax_describe, NULL, softmax_f, softmax_r, softmax_b},
@@ -376,7 +379,8 @@ START_TEST(test_equals_twin)
     allocate(&slow, canary);
     x.op->reference(&slow, x.in);
     for (size_t i = 0; i < size_of(&slow); i++)
-        ck_near(x.out.p[i], slow.p[i], 2e-5, "%s B=%u K=%u N=%u out[%zu]", x.op->name, x.d.B, x.d.K, x.d.N, i);
+        ck_near(x.out.p[i], slow.p[i], 2e-5, "%s B=%u K=%u N=%u out[%zu]", x.op->name, x.d.B, x.d.K, x.d.N,
+                i);
     free(slow.p);
     tear_down(&x);
 }
@@ -438,8 +442,8 @@ START_TEST(test_batch_norm_running)
             x[i] = (float)(3 + 2 * slu_rng_normal(&r));
         slu_batch_norm_forward(y, 1, &mean, &rstd, &rm, &rv, x, 1, &gain, &shift, B, 1);
     }
-    /* Memory of 5,000 rows: deviation of the mean 2/sqrt(2*5000) = .02, of the variance 4*sqrt(2/10000) = .06; wider
-     * for batches of two, whose variances scatter more. */
+    /* Memory of 5,000 rows: deviation of the mean 2/sqrt(2*5000) = .02, of the variance 4*sqrt(2/10000) =
+     * .06; wider for batches of two, whose variances scatter more. */
     ck_near(rm, 3, .1 / 3, "mean, B=%u", B);
     ck_near(rv, 4, .4 / 4, "variance, B=%u", B);
     free(x);
@@ -486,9 +490,5 @@ int main(void)
     tcase_add_test(t, test_softmax_values);
     tcase_add_test(t, test_log_sigmoid_tails);
     suite_add_tcase(s, t);
-    SRunner *runner = srunner_create(s);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return finish_suite(s);
 }

@@ -1,0 +1,51 @@
+#include "model/gemm.h"
+#include "tests/numeric.h"
+#include <stdio.h>
+#include <string.h>
+
+/* All four transpositions on shapes that reach the matrix, row and column paths, with padded rows, against
+ * the twin. */
+START_TEST(test_against_twin)
+{
+    static const uint32_t sizes[] = {1, 2, 3, 7, 17, 33};
+    uint32_t M = sizes[_i / 36], N = sizes[_i / 6 % 6], K = sizes[_i % 6];
+    slu_rng r;
+    slu_rng_seed(&r, 40 + (uint64_t)_i);
+    for (int mode = 0; mode < 8; mode++) {
+        bool ta = mode & 1, tb = mode & 2;
+        float alpha = mode & 4 ? .5f : 1, beta = mode & 4 ? 1 : 0;
+        uint32_t lda = (ta ? M : K) + 2, ldb = (tb ? K : N) + 3, ldc = N + 1;
+        float *a = floats((size_t)(ta ? K : M) * lda), *b = floats((size_t)(tb ? N : K) * ldb);
+        float *c = floats((size_t)M * ldc), *slow = floats((size_t)M * ldc);
+        fill(a, (size_t)(ta ? K : M) * lda, &r);
+        fill(b, (size_t)(tb ? N : K) * ldb, &r);
+        fill(c, (size_t)M * ldc, &r);
+        memcpy(slow, c, (size_t)M * ldc * sizeof *c);
+        slu_gemm(ta, tb, M, N, K, alpha, a, lda, b, ldb, beta, c, ldc);
+        slu_gemm_ref(ta, tb, M, N, K, alpha, a, lda, b, ldb, beta, slow, ldc);
+        for (size_t i = 0; i < (size_t)M * ldc; i++)
+            ck_near(c[i], slow[i], 1e-5, "M=%u N=%u K=%u mode %d c[%zu]", M, N, K, mode, i);
+        free(a);
+        free(b);
+        free(c);
+        free(slow);
+    }
+}
+END_TEST
+
+START_TEST(test_backend_has_a_name)
+{
+    ck_assert_ptr_nonnull(strstr(slu_gemm_backend(), "openblas 0."));
+    ck_assert_ptr_nonnull(strchr(slu_gemm_backend(), '('));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("gemm");
+    TCase *t = tcase_create("gemm");
+    tcase_add_loop_test(t, test_against_twin, 0, 216);
+    tcase_add_test(t, test_backend_has_a_name);
+    suite_add_tcase(s, t);
+    return finish_suite(s);
+}
