@@ -46,28 +46,36 @@ void slu_state_delete(slu_commit *c, const char *name)
     slu_commit_delete(c, SLU_FAMILY_META, name, strlen(name));
 }
 
-static int parse_floats(const slu_buf *b, const char *path, const char *name, float *out, size_t n,
-                        slu_error *err)
+int slu_state_parse_floats(const void *value, size_t len, const uint8_t **v, size_t *n, slu_error *err)
 {
-    if (b->len < FLOATS_HEADER + FLOATS_CHECKSUM)
-        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' is cut short (%zu bytes)", path, name,
-                        b->len);
-    slu_reader r = slu_reader_of(b->data, b->len);
+    if (len < FLOATS_HEADER + FLOATS_CHECKSUM)
+        return slu_fail(err, SLU_ECORRUPT, "cut short (%zu bytes)", len);
+    slu_reader r = slu_reader_of(value, len);
     uint8_t version = slu_get_u8(&r);
     if (version != FLOATS_VERSION)
-        return slu_fail(err, SLU_EFORMAT, "store %s: dense '%s' has format %u, this program knows %d", path,
-                        name, version, FLOATS_VERSION);
-    size_t body = b->len - FLOATS_CHECKSUM;
-    slu_reader sum = slu_reader_of(b->data + body, FLOATS_CHECKSUM);
-    if (slu_get_u64(&sum) != slu_hash64(b->data, body, 0))
-        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' fails its checksum", path, name);
+        return slu_fail(err, SLU_EFORMAT, "format %u, this program knows %d", version, FLOATS_VERSION);
+    size_t body = len - FLOATS_CHECKSUM;
+    slu_reader sum = slu_reader_of((const uint8_t *)value + body, FLOATS_CHECKSUM);
+    if (slu_get_u64(&sum) != slu_hash64(value, body, 0))
+        return slu_fail(err, SLU_ECORRUPT, "fails its checksum");
     uint32_t stored = slu_get_u32(&r);
     if ((uint64_t)stored * sizeof(float) != body - FLOATS_HEADER)
-        return slu_fail(err, SLU_ECORRUPT, "store %s: dense '%s' says %u floats in %zu bytes", path, name,
-                        stored, body - FLOATS_HEADER);
+        return slu_fail(err, SLU_ECORRUPT, "says %u floats in %zu bytes", stored, body - FLOATS_HEADER);
+    *v = r.p;
+    *n = stored;
+    return 0;
+}
+
+static int read_floats(const slu_buf *b, float *out, size_t n, slu_error *err)
+{
+    const uint8_t *v;
+    size_t stored;
+    int rc = slu_state_parse_floats(b->data, b->len, &v, &stored, err);
+    if (rc)
+        return rc;
     if (stored != n)
-        return slu_fail(err, SLU_EFORMAT, "store %s: dense '%s' has %u floats, this model needs %zu", path,
-                        name, stored, n);
+        return slu_fail(err, SLU_EFORMAT, "has %zu floats, this model needs %zu", stored, n);
+    slu_reader r = slu_reader_of(v, n * sizeof *out);
     for (size_t i = 0; i < n; i++)
         out[i] = slu_get_f32(&r);
     return 0;
@@ -77,8 +85,8 @@ int slu_state_get_floats(slu_store *s, const char *name, float *out, size_t n, s
 {
     slu_buf b = SLU_BUF_INIT;
     int rc = slu_store_get(s, SLU_FAMILY_DENSE, name, strlen(name), &b, err);
-    if (!rc)
-        rc = parse_floats(&b, slu_store_path(s), name, out, n, err);
+    if (!rc && (rc = read_floats(&b, out, n, err)))
+        slu_error_context(err, "store %s: dense '%s'", slu_store_path(s), name);
     slu_buf_free(&b);
     return rc;
 }
@@ -96,15 +104,18 @@ void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_
     slu_buf_free(&b);
 }
 
-/* "offset/<topic>/<partition>"; Kafka limits topics to 249 characters. */
+/* "offset/<topic>/<partition>"; Kafka limits topics to 249 characters, recorded files have their path here.
+ */
+enum { OFFSET_NAME = 4200 };
+
 static void offset_name(char *out, size_t size, const char *topic, int32_t partition)
 {
-    snprintf(out, size, "offset/%.400s/%d", topic, partition);
+    snprintf(out, size, "offset/%.4096s/%d", topic, partition);
 }
 
 int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int64_t *offset, slu_error *err)
 {
-    char name[512];
+    char name[OFFSET_NAME];
     offset_name(name, sizeof name, topic, partition);
     uint64_t v = 0;
     int rc = slu_state_get_u64(s, name, (uint64_t)-1, &v, err);
@@ -115,7 +126,7 @@ int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int
 
 void slu_state_put_offset(slu_commit *c, const char *topic, int32_t partition, int64_t offset)
 {
-    char name[512];
+    char name[OFFSET_NAME];
     offset_name(name, sizeof name, topic, partition);
     slu_state_put_u64(c, name, (uint64_t)offset);
 }

@@ -15,6 +15,8 @@ void slu_state_delete(slu_commit *c, const char *name);
 /* DENSE: "name" -> float vector of known length, with a checksum. SLU_ENOTFOUND, SLU_EFORMAT (another
  * length), SLU_ECORRUPT. */
 int slu_state_get_floats(slu_store *s, const char *name, float *out, size_t n, slu_error *err);
+/* The floats (n, little-endian, unaligned) inside a DENSE value; codes as above. */
+int slu_state_parse_floats(const void *value, size_t len, const uint8_t **v, size_t *n, slu_error *err);
 void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_t n);
 /* META: next offset to read of a topic partition; -1 when none is stored. */
 int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int64_t *offset, slu_error *err);
