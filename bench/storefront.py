@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""bench/storefront.py: what Sluice learns from the recorded shop, one pass, predicted on arrival.
+
+Replays ../shared/data/storefront (or --data DIR) under several configs with build/bin/sluice-replay, prints a Markdown table,
+writes every report to build/bench/storefront.json. With CHECK=1 in the environment it exits 1 when a target is missed.
+Run it by `make bench-storefront`; docs/evaluation.md quotes its output."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ORACLE = ["training.label_policy=oracle", "training.batch_size=512", "training.dense_every=512",
+          "training.max_batch_delay=36500d", "optimizer.rows.rate=0.05"]
+MMOE = ["model.architecture=mmoe", "model.experts=4", "model.expert_layers=[128]", "model.towers=[64]"]
+NARROW = ["model.wide=false"]
+ADAGRAD = ["optimizer.wide.kind=adagrad", "optimizer.wide.rate=0.05", "optimizer.wide.beta=1e-8"]
+
+# name, overrides, targets: CTR AUC, CTCVR AUC, and whether both calibrations must lie in .97 .. 1.03
+RUNS = [
+    ("oracle esmm", ORACLE + NARROW, (.713, .703, False)),
+    ("oracle mmoe", ORACLE + MMOE + NARROW, (.713, .703, False)),
+    ("oracle esmm + wide", ORACLE + ADAGRAD, (.7165, .713, False)),
+    ("oracle mmoe + wide", ORACLE + MMOE + ADAGRAD, (.7165, .713, False)),
+    ("fnw esmm + wide (as shipped)", [], (.7165, .714, True)),
+    ("fnw mmoe + wide", MMOE, None),
+    ("window esmm + wide", ["training.label_policy=window"], None),
+]
+
+
+def replay(binary, config, data, sets):
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [binary, "--config", config, "--data", data, "--eval-from", "2020-12-05T00:00:00Z", "--json", out.name]
+        for s in sets:
+            command += ["--set", s]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit("%s\n%s" % (" ".join(command), done.stderr[-2000:]))
+        return json.load(open(out.name))
+
+
+def main():
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--data", default=os.path.join(root, "../shared/data/storefront"))
+    ap.add_argument("--build", default=os.path.join(root, "build"))
+    ap.add_argument("--only", help="run only configs whose name contains this")
+    a = ap.parse_args()
+    if not os.path.isdir(a.data):
+        sys.exit("no recorded events at %s: name them with --data DIR" % a.data)
+    reports, missed = [], []
+    print("| config | CTR AUC | CTR NE | CTR calib. | CTCVR AUC | CTCVR NE | CTCVR calib. | CVR AUC | s |\n|---|---|---|---|---|---|---|---|---|")
+    for name, sets, target in RUNS:
+        if a.only and a.only not in name:
+            continue
+        r = replay(os.path.join(a.build, "bin/sluice-replay"), os.path.join(root, "examples/storefront.yaml"), a.data, sets)
+        m = {(x["step"], x["space"]): x for x in r["metrics"]}
+        ctr, ctcvr, cvr = m["click", "impression"], m["cart", "impression"], m["cart", "click"]
+        print("| %s | %.4f | %.4f | %.3f | %.4f | %.4f | %.3f | %.3f | %.0f |" % (
+            name, ctr["auc"], ctr["ne"], ctr["calibration"], ctcvr["auc"], ctcvr["ne"], ctcvr["calibration"], cvr["auc"],
+            r["seconds"]), flush=True)
+        reports.append({"config": name, "sets": sets, "report": r})
+        if target:
+            off = [k for k, v in (("CTR AUC", ctr["auc"] < target[0]), ("CTCVR AUC", ctcvr["auc"] < target[1])) if v]
+            if target[2] and not all(.97 <= x["calibration"] <= 1.03 for x in (ctr, ctcvr)):
+                off.append("calibration")
+            missed += ["%s: %s" % (name, k) for k in off]
+    os.makedirs(os.path.join(a.build, "bench"), exist_ok=True)
+    json.dump(reports, open(os.path.join(a.build, "bench/storefront.json"), "w"), indent=1)
+    print("\ntargets: " + ("missed: " + "; ".join(missed) if missed else "all reached"))
+    return 1 if missed and os.environ.get("CHECK") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
