@@ -28,7 +28,7 @@ struct slu_publisher {
     FILE *file; /* of dead letters; NULL: a topic, or nowhere */
     char *file_path;
     acks acks[SLU_CHANNELS];
-    uint64_t delta_bytes;
+    uint64_t delta_bytes, base_bytes;
     slu_kafka_trouble trouble;
     slu_error failed; /* what ended publishing for good; code 0: nothing did */
     slu_metric *messages[SLU_CHANNELS], *bytes[SLU_CHANNELS];
@@ -284,6 +284,7 @@ void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, con
 void slu_publisher_send_base(slu_publisher *p, const void *message, size_t len)
 {
     count(p, 0, len);
+    p->base_bytes += len;
     if (p->topics[SLU_CHANNEL_DELTAS])
         enqueue(p, SLU_CHANNEL_DELTAS, 0, message, len, NULL);
 }
@@ -340,4 +341,9 @@ void slu_publisher_close(slu_publisher *p)
 uint64_t slu_publisher_delta_bytes(const slu_publisher *p)
 {
     return p->delta_bytes;
+}
+
+uint64_t slu_publisher_base_bytes(const slu_publisher *p)
+{
+    return p->base_bytes;
 }

@@ -32,3 +32,4 @@ void slu_publisher_close(slu_publisher *p);
 
 /* Counters of bytes, for deciding when a base is due. */
 uint64_t slu_publisher_delta_bytes(const slu_publisher *p); /* since open */
+uint64_t slu_publisher_base_bytes(const slu_publisher *p);

@@ -1,0 +1,667 @@
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/state.h"
+#include "trainer/kafka_client.h"
+#include "trainer/source.h"
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Reads all partitions by manual assignment: where to read is decided by the store alone, never by the group.
+ *
+ * Threads: the owner consumes. A scout asks for metadata, because that call blocks: it finds new partitions
+ * and tells whether a broker answers. They share |counts| and |seen_us| under |lock|. */
+
+#define BATCH              512
+#define SCOUT_EVERY_US     (10 * SLU_SECOND_US) /* when all topics are known */
+#define SCOUT_MISSING_US   (SLU_SECOND_US / 2)  /* while one is missing or no broker answers */
+#define SCOUT_TIMEOUT_MS   2000
+#define COMMIT_INTERVAL_US SLU_SECOND_US
+#define MISSING_LOG_US     (30 * SLU_SECOND_US)
+
+typedef struct partition {
+    uint32_t topic; /* index into options->kafka.topics */
+    int32_t number;
+    int64_t next;      /* offset behind the newest record handed out; -1: none yet */
+    int64_t active_us; /* monotonic: newest message, or when reading began */
+    bool at_end;       /* read to its end since then */
+    bool idle;         /* said so */
+} partition;
+
+typedef struct kafka_source {
+    slu_source base;
+    const slu_options *options;
+    slu_store *store;
+    slu_kafka_trouble trouble;
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    rd_kafka_topic_t **handles; /* (n_topics) */
+    partition *parts;           /* (n) */
+    uint32_t n, cap, announced;
+    uint32_t **index; /* (n_topics) partition number -> place in parts */
+    int32_t *known;   /* (n_topics) partitions taken over from the scout */
+
+    rd_kafka_message_t *batch[BATCH]; /* [at, n_batch) wait to be handed out; at - 1 is the record in use */
+    size_t at, n_batch;
+    int64_t newest_us; /* monotonic: newest message of any partition */
+    bool flushed;
+    int64_t committed_us;
+    bool commit_in_flight;
+    int64_t *wanted, *reported; /* (cap) offsets to tell the group, and what it was told; -1: none */
+    int64_t missing_log_us;     /* monotonic: when missing topics may be mentioned again */
+
+    pthread_t scout;
+    bool scouting;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int32_t *counts; /* (n_topics) partitions, 0 unknown */
+    int64_t seen_us; /* monotonic: newest answer of a broker */
+    bool stop, kicked;
+    _Atomic uint32_t news; /* bumped when counts change */
+    uint32_t news_taken;
+} kafka_source;
+
+static int64_t now_us(void)
+{
+    return slu_mono_us(&slu_system_clock);
+}
+
+static const char *topic_name(const kafka_source *s, uint32_t topic)
+{
+    return s->options->kafka.topics[topic];
+}
+
+/* ---- scout ----------------------------------------------------------------------------------------------
+ */
+
+/* Partitions of one topic, 0 when it does not exist, -1 when nobody answered. */
+static int32_t ask_topic(kafka_source *s, uint32_t topic)
+{
+    const struct rd_kafka_metadata *m = NULL;
+    if (rd_kafka_metadata(s->rk, 0, s->handles[topic], &m, SCOUT_TIMEOUT_MS))
+        return -1;
+    int32_t n = 0;
+    if (m->topic_cnt == 1 && m->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR)
+        n = m->topics[0].partition_cnt;
+    rd_kafka_metadata_destroy(m);
+    return n;
+}
+
+/* Asks about every topic once. Returns true when all are known. */
+static bool scout_round(kafka_source *s)
+{
+    bool complete = true, news = false;
+    for (uint32_t i = 0; i < s->options->kafka.n_topics; i++) {
+        int32_t n = ask_topic(s, i);
+        pthread_mutex_lock(&s->lock);
+        bool stop = s->stop;
+        if (n >= 0)
+            s->seen_us = now_us();
+        if (n > s->counts[i]) {
+            s->counts[i] = n;
+            news = true;
+        }
+        complete = complete && s->counts[i] > 0 && n >= 0;
+        pthread_mutex_unlock(&s->lock);
+        if (stop)
+            return false;
+    }
+    /* Told only when all topics were asked, so that they are announced together. */
+    if (news)
+        atomic_fetch_add(&s->news, 1);
+    return complete;
+}
+
+static void *scout_main(void *arg)
+{
+    kafka_source *s = arg;
+    for (;;) {
+        int64_t pause = scout_round(s) ? SCOUT_EVERY_US : SCOUT_MISSING_US;
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        int64_t ns = until.tv_nsec + pause % SLU_SECOND_US * 1000;
+        until.tv_sec += pause / SLU_SECOND_US + ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        pthread_mutex_lock(&s->lock);
+        while (!s->stop && !s->kicked && !pthread_cond_timedwait(&s->wake, &s->lock, &until))
+            ;
+        s->kicked = false;
+        bool stop = s->stop;
+        pthread_mutex_unlock(&s->lock);
+        if (stop)
+            return NULL;
+    }
+}
+
+static int64_t broker_seen(kafka_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    int64_t seen = s->seen_us;
+    pthread_mutex_unlock(&s->lock);
+    return seen;
+}
+
+static void kick_scout(kafka_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->kicked = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int start_scout(kafka_source *s, slu_error *err)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    int e = pthread_create(&s->scout, NULL, scout_main, s);
+    s->scouting = e == 0;
+    return e ? slu_fail(err, SLU_ENOMEM, "cannot start a thread: %s", strerror(e)) : 0;
+}
+
+/* ---- partitions -------------------------------------------------------------------------------------------
+ */
+
+static int grow(kafka_source *s, uint32_t n, slu_error *err)
+{
+    if (n <= s->cap)
+        return 0;
+    uint32_t cap = n < 16 ? 16 : 2 * n;
+    partition *parts = realloc(s->parts, cap * sizeof *parts);
+    if (parts)
+        s->parts = parts;
+    int64_t *reported = realloc(s->reported, cap * sizeof *reported);
+    if (reported)
+        s->reported = reported;
+    int64_t *wanted = realloc(s->wanted, cap * sizeof *wanted);
+    if (wanted)
+        s->wanted = wanted;
+    if (!parts || !reported || !wanted)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for %u partitions", n);
+    s->cap = cap;
+    return 0;
+}
+
+/* Begins to read one partition from its stored offset. */
+static int add_partition(kafka_source *s, uint32_t topic, int32_t number,
+                         rd_kafka_topic_partition_list_t *list, slu_error *err)
+{
+    int64_t stored = -1;
+    int rc = s->store ? slu_state_get_offset(s->store, topic_name(s, topic), number, &stored, err) : 0;
+    if (!rc)
+        rc = grow(s, s->n + 1, err);
+    if (rc)
+        return rc;
+    s->index[topic][number] = s->n;
+    s->wanted[s->n] = s->reported[s->n] = -1;
+    s->parts[s->n++] = (partition){.topic = topic, .number = number, .next = stored, .active_us = now_us()};
+    rd_kafka_topic_partition_list_add(list, topic_name(s, topic), number)->offset =
+        stored >= 0 ? stored : RD_KAFKA_OFFSET_BEGINNING;
+    SLU_INFO("kafka", "reading partition", SLU_STR("topic", topic_name(s, topic)),
+             SLU_I64("partition", number), SLU_I64("offset", stored));
+    return 0;
+}
+
+/* Takes over what the scout has found. */
+static int take_news(kafka_source *s, slu_error *err)
+{
+    uint32_t news = atomic_load(&s->news);
+    if (news == s->news_taken)
+        return 0;
+    s->news_taken = news;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
+    int rc = 0;
+    for (uint32_t t = 0; !rc && t < s->options->kafka.n_topics; t++) {
+        pthread_mutex_lock(&s->lock);
+        int32_t count = s->counts[t];
+        pthread_mutex_unlock(&s->lock);
+        if (count <= s->known[t])
+            continue;
+        uint32_t *index = realloc(s->index[t], (size_t)count * sizeof *index);
+        if (!index) {
+            rc = slu_fail(err, SLU_ENOMEM, "out of memory for %d partitions", count);
+            break;
+        }
+        s->index[t] = index;
+        for (int32_t i = s->known[t]; !rc && i < count; i++)
+            rc = add_partition(s, t, i, list, err);
+        s->known[t] = count;
+    }
+    if (!rc && list->cnt) {
+        rd_kafka_error_t *e = rd_kafka_incremental_assign(s->rk, list);
+        if (e) {
+            rc = slu_fail(err, SLU_EKAFKA, "cannot read the partitions: %s", rd_kafka_error_string(e));
+            rd_kafka_error_destroy(e);
+        }
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return rc;
+}
+
+/* Says from time to time which topics are missing, once a broker has answered. */
+static void mention_missing(kafka_source *s)
+{
+    int64_t now = now_us();
+    if (now < s->missing_log_us || !broker_seen(s))
+        return;
+    s->missing_log_us = now + MISSING_LOG_US;
+    for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
+        if (!s->known[t])
+            SLU_WARN("kafka", "topic does not exist yet; waiting for it", SLU_STR("topic", topic_name(s, t)));
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------
+ */
+
+static void drop_batch(kafka_source *s)
+{
+    for (size_t i = s->at ? s->at - 1 : 0; i < s->n_batch; i++)
+        rd_kafka_message_destroy(s->batch[i]);
+    s->at = s->n_batch = 0;
+}
+
+static partition *find_partition(kafka_source *s, const rd_kafka_message_t *m)
+{
+    const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
+    for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
+        if (strcmp(topic_name(s, t), name) == 0 && m->partition >= 0 && m->partition < s->known[t])
+            return &s->parts[s->index[t][m->partition]];
+    return NULL;
+}
+
+/* A message that tells of an error. Returns 0 when librdkafka goes on by itself. */
+static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_error *err)
+{
+    const char *topic = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
+    switch (m->err) {
+    case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+        if (p)
+            p->at_end = true;
+        return 0;
+    case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+    case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: {
+        int64_t low = -1, high = -1;
+        rd_kafka_query_watermark_offsets(s->rk, topic, m->partition, &low, &high, 5000);
+        return slu_fail(
+            err, SLU_EKAFKA,
+            "topic %s partition %d: the store stands at offset %" PRId64 ", but the topic holds %" PRId64
+            " to %" PRId64 ": events between were lost by retention, or the topic was made anew. They are "
+            "never skipped silently: restore a backup of the topic, or start with an empty store.path",
+            topic, m->partition, p ? p->next : -1, low, high);
+    }
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+        return slu_fail(err, SLU_EKAFKA, "topic %s: %s; grant read access to topic and group", topic,
+                        rd_kafka_message_errstr(m));
+    default:
+        SLU_WARN("kafka", "trouble with a partition; trying again", SLU_STR("topic", topic),
+                 SLU_I64("partition", m->partition), SLU_STR("reason", rd_kafka_message_errstr(m)));
+        return 0;
+    }
+}
+
+static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+{
+    rd_kafka_timestamp_type_t type;
+    int64_t ms = rd_kafka_message_timestamp(m, &type);
+    int64_t now = now_us();
+    *out = (slu_record){.kind = SLU_RECORD_EVENT,
+                        .partition = (uint32_t)(p - s->parts),
+                        .offset = m->offset,
+                        .arrival_us = type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? 0 : ms * 1000,
+                        .bytes = m->payload ? m->payload : "",
+                        .len = m->len,
+                        .encoding = s->options->kafka.encoding};
+    p->next = m->offset + 1;
+    p->active_us = s->newest_us = now;
+    p->at_end = p->idle = s->flushed = false;
+}
+
+/* Hands out the next message that waits. Returns 1, 0 (none), or a fatal code. */
+static int next_message(kafka_source *s, slu_record *out, slu_error *err)
+{
+    while (s->at < s->n_batch) {
+        if (s->at > 0)
+            rd_kafka_message_destroy(s->batch[s->at - 1]);
+        const rd_kafka_message_t *m = s->batch[s->at++];
+        partition *p = find_partition(s, m);
+        if (m->err) {
+            int rc = take_trouble(s, m, p, err);
+            if (rc)
+                return rc;
+            continue;
+        }
+        /* A broker that comes back may send again what was already taken. */
+        if (!p || m->offset < p->next)
+            continue;
+        fill_record(s, m, p, out);
+        return 1;
+    }
+    drop_batch(s);
+    return 0;
+}
+
+/* librdkafka waits until a batch is full or the time is over, so time is given only for a first message. */
+static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
+{
+    ssize_t n = rd_kafka_consume_batch_queue(s->queue, 0, s->batch, BATCH);
+    if (n == 0 && timeout_ms > 0)
+        n = rd_kafka_consume_batch_queue(s->queue, timeout_ms, s->batch, 1);
+    if (s->trouble.fatal[0])
+        return slu_fail(err, SLU_EKAFKA, "the Kafka consumer cannot go on: %s", s->trouble.fatal);
+    if (n < 0)
+        return slu_fail(err, SLU_EKAFKA, "reading from Kafka failed: %s",
+                        rd_kafka_err2str(rd_kafka_last_error()));
+    s->n_batch = (size_t)n;
+    if (n > 0)
+        slu_kafka_trouble_over(&s->trouble);
+    return 0;
+}
+
+/* ---- silence ----------------------------------------------------------------------------------------------
+ */
+
+/* A partition is idle when it was read to its end and nothing came for join.idle_timeout, while a broker
+ * answered: that nobody could be asked is not silence. */
+static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
+{
+    int64_t timeout = s->options->join.idle_timeout_us;
+    for (uint32_t i = 0; i < s->n; i++) {
+        partition *p = &s->parts[i];
+        if (p->idle || !p->at_end || now - p->active_us < timeout)
+            continue;
+        if (broker_seen(s) < p->active_us + timeout) {
+            kick_scout(s);
+            return false;
+        }
+        p->idle = true;
+        *out = (slu_record){.kind = SLU_RECORD_IDLE, .partition = i, .offset = -1};
+        return true;
+    }
+    return false;
+}
+
+static bool next_silence(kafka_source *s, slu_record *out)
+{
+    int64_t now = now_us();
+    if (next_idle(s, now, out))
+        return true;
+    if (!s->flushed && s->newest_us && now - s->newest_us >= s->options->training.max_batch_delay_us) {
+        s->flushed = true;
+        *out = (slu_record){.kind = SLU_RECORD_FLUSH, .offset = -1};
+        return true;
+    }
+    return false;
+}
+
+/* The wait ends early enough for the flush. */
+static int bounded_wait(const kafka_source *s, int timeout_ms)
+{
+    if (s->flushed || !s->newest_us)
+        return timeout_ms;
+    int64_t left = (s->newest_us + s->options->training.max_batch_delay_us - now_us()) / 1000 + 1;
+    return left < 0 ? 0 : left < timeout_ms ? (int)left : timeout_ms;
+}
+
+/* ---- the source -------------------------------------------------------------------------------------------
+ */
+
+static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *err)
+{
+    kafka_source *s = (kafka_source *)base;
+    int rc = next_message(s, out, err);
+    if (rc)
+        return rc;
+    rc = take_news(s, err);
+    if (rc)
+        return rc;
+    if (s->announced < s->n) {
+        *out = (slu_record){.kind = SLU_RECORD_PARTITION, .partition = s->announced++, .offset = -1};
+        return 1;
+    }
+    mention_missing(s);
+    rc = fetch(s, bounded_wait(s, timeout_ms), err);
+    if (!rc)
+        rc = next_message(s, out, err);
+    if (rc)
+        return rc;
+    return next_silence(s, out) ? 1 : 0;
+}
+
+static uint32_t partitions(slu_source *base)
+{
+    return ((kafka_source *)base)->announced;
+}
+
+static slu_partition partition_at(slu_source *base, uint32_t i)
+{
+    kafka_source *s = (kafka_source *)base;
+    return (slu_partition){topic_name(s, s->parts[i].topic), s->parts[i].number};
+}
+
+/* ---- offsets for lag tools ---- */
+
+static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
+                      void *opaque)
+{
+    (void)rk, (void)list;
+    kafka_source *s = (kafka_source *)((char *)opaque - offsetof(kafka_source, trouble));
+    s->commit_in_flight = false;
+    if (!code || code == RD_KAFKA_RESP_ERR__NO_OFFSET)
+        return;
+    SLU_DEBUG("kafka", "offsets were not reported to the group", SLU_STR("reason", rd_kafka_err2str(code)));
+    for (uint32_t i = 0; i < s->n; i++)
+        s->reported[i] = -1; /* next time all of them */
+}
+
+static void report_offsets(kafka_source *s)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)s->n);
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (s->wanted[i] == s->reported[i])
+            continue;
+        s->reported[i] = s->wanted[i];
+        rd_kafka_topic_partition_list_add(list, topic_name(s, s->parts[i].topic), s->parts[i].number)
+            ->offset = s->wanted[i];
+    }
+    if (list->cnt && rd_kafka_commit(s->rk, list, 1) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        s->commit_in_flight = true;
+        s->committed_us = now_us();
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* The store decides where to go on, so a report may be dropped: no more than one a second, none in a queue.
+ */
+static void committed(slu_source *base, const int64_t *next_offsets, uint32_t n)
+{
+    kafka_source *s = (kafka_source *)base;
+    for (uint32_t i = 0; i < n && i < s->n; i++)
+        if (next_offsets[i] >= 0)
+            s->wanted[i] = next_offsets[i];
+    if (!s->commit_in_flight && now_us() - s->committed_us >= COMMIT_INTERVAL_US)
+        report_offsets(s);
+}
+
+/* At the end the group is told the last offsets, if the broker is there to listen. */
+static void report_last(kafka_source *s)
+{
+    rd_kafka_message_t *m;
+    for (int i = 0; i < 20; i++) {
+        if (!s->commit_in_flight && i == 0)
+            report_offsets(s);
+        if (!s->commit_in_flight)
+            break;
+        if (rd_kafka_consume_batch_queue(s->queue, 50, &m, 1) == 1)
+            rd_kafka_message_destroy(m);
+    }
+}
+
+static int64_t lag(slu_source *base, double *fraction)
+{
+    kafka_source *s = (kafka_source *)base;
+    int64_t behind = 0;
+    bool known = false;
+    *fraction = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const partition *p = &s->parts[i];
+        int64_t low, high;
+        if (rd_kafka_get_watermark_offsets(s->rk, topic_name(s, p->topic), p->number, &low, &high) ||
+            high < 0)
+            continue;
+        known = true;
+        int64_t at = p->next >= 0 ? p->next : low;
+        behind += high > at ? high - at : 0;
+    }
+    return known ? behind : -1;
+}
+
+static void close_source(slu_source *base)
+{
+    kafka_source *s = (kafka_source *)base;
+    if (s->scouting) {
+        pthread_mutex_lock(&s->lock);
+        s->stop = true;
+        pthread_cond_signal(&s->wake);
+        pthread_mutex_unlock(&s->lock);
+        pthread_join(s->scout, NULL);
+        pthread_cond_destroy(&s->wake);
+        pthread_mutex_destroy(&s->lock);
+    }
+    drop_batch(s);
+    if (s->queue && s->n)
+        report_last(s);
+    for (uint32_t i = 0; i < s->options->kafka.n_topics; i++) {
+        if (s->handles && s->handles[i])
+            rd_kafka_topic_destroy(s->handles[i]);
+        if (s->index)
+            free(s->index[i]);
+    }
+    if (s->queue)
+        rd_kafka_queue_destroy(s->queue);
+    if (s->rk) {
+        rd_kafka_consumer_close(s->rk);
+        rd_kafka_destroy(s->rk);
+    }
+    free(s->handles);
+    free(s->index);
+    free(s->known);
+    free(s->counts);
+    free(s->parts);
+    free(s->reported);
+    free(s->wanted);
+    free(s);
+}
+
+static const slu_source_ops kafka_ops = {
+    .next = next,
+    .partitions = partitions,
+    .partition = partition_at,
+    .committed = committed,
+    .lag = lag,
+    .close = close_source,
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------------
+ */
+
+static int open_consumer(kafka_source *s, slu_error *err)
+{
+    const slu_kafka_opts *k = &s->options->kafka;
+    const slu_kafka_setting settings[] = {
+        {"group.id", k->group},
+        {"enable.auto.commit", "false"},
+        {"enable.auto.offset.store", "false"},
+        {"auto.offset.reset", "error"},
+        {"enable.partition.eof", "true"},
+        {"allow.auto.create.topics", "false"},
+        {"fetch.wait.max.ms", "100"},
+        {"fetch.error.backoff.ms", "200"},
+        {"queued.max.messages.kbytes",
+         "65536"}, /* about a second of a busy stream: librdkafka pauses that long */
+        {NULL, NULL},
+    };
+    s->trouble.component = "kafka";
+    rd_kafka_conf_t *conf;
+    int rc = slu_kafka_conf_new(s->options, settings, &s->trouble, &conf, err);
+    if (rc)
+        return rc;
+    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+    s->rk = slu_kafka_new(RD_KAFKA_CONSUMER, conf, err);
+    if (!s->rk)
+        return SLU_ECONFIG;
+    rd_kafka_poll_set_consumer(s->rk);
+    s->queue = rd_kafka_queue_get_consumer(s->rk);
+    for (uint32_t i = 0; i < k->n_topics; i++) {
+        s->handles[i] = rd_kafka_topic_new(s->rk, k->topics[i], NULL);
+        if (!s->handles[i])
+            return slu_fail(err, SLU_ECONFIG, "topic %s: %s", k->topics[i],
+                            rd_kafka_err2str(rd_kafka_last_error()));
+    }
+    return 0;
+}
+
+/* Waits for one answer of a broker. */
+static int check_broker(kafka_source *s, int timeout_ms, slu_error *err)
+{
+    int64_t end = now_us() + (int64_t)timeout_ms * 1000;
+    for (;;) {
+        const struct rd_kafka_metadata *m = NULL;
+        rd_kafka_resp_err_t e = rd_kafka_metadata(s->rk, 0, NULL, &m, 250);
+        if (!e) {
+            rd_kafka_metadata_destroy(m);
+            break;
+        }
+        rd_kafka_message_t *none = rd_kafka_consumer_poll(s->rk, 0); /* serves the callback that knows why */
+        if (none)
+            rd_kafka_message_destroy(none);
+        if (now_us() >= end)
+            return slu_fail(
+                err, SLU_EKAFKA,
+                "no Kafka broker answered at %s within %d ms (%s); start the broker or set kafka.brokers",
+                s->options->kafka.brokers, timeout_ms,
+                s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e));
+    }
+    for (uint32_t i = 0; i < s->options->kafka.n_topics; i++)
+        if (ask_topic(s, i) == 0)
+            SLU_WARN("kafka", "topic does not exist yet", SLU_STR("topic", topic_name(s, i)));
+    return 0;
+}
+
+int slu_kafka_source_open(const slu_options *options, slu_store *store, int check_timeout_ms, slu_source **sp,
+                          slu_error *err)
+{
+    *sp = NULL;
+    uint32_t n = options->kafka.n_topics;
+    kafka_source *s = calloc(1, sizeof *s);
+    if (!s)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
+    s->base.ops = &kafka_ops;
+    s->options = options;
+    s->store = store;
+    s->handles = calloc(n + 1, sizeof *s->handles);
+    s->index = calloc(n + 1, sizeof *s->index);
+    s->known = calloc(n + 1, sizeof *s->known);
+    s->counts = calloc(n + 1, sizeof *s->counts);
+    int rc = 0;
+    if (!s->handles || !s->index || !s->known || !s->counts)
+        rc = slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
+    if (!rc)
+        rc = open_consumer(s, err);
+    if (!rc && check_timeout_ms > 0)
+        rc = check_broker(s, check_timeout_ms, err);
+    if (!rc)
+        rc = start_scout(s, err);
+    if (rc) {
+        close_source(&s->base);
+        return rc;
+    }
+    *sp = &s->base;
+    return 0;
+}
