@@ -332,6 +332,23 @@ static int check_list(checker *c, slu_node *n, const slu_opt *o, int row)
     return 0;
 }
 
+/* "${NAME}" as a whole value stands for a variable of the environment, so that secrets need not be in a file.
+ */
+static int take_from_environment(const checker *c, slu_node *n)
+{
+    char name[64];
+    size_t len = strlen(n->text);
+    if (len < 4 || strncmp(n->text, "${", 2) || n->text[len - 1] != '}')
+        return 0;
+    snprintf(name, sizeof name, "%.*s", (int)(len - 3 < 63 ? len - 3 : 63), n->text + 2);
+    const char *value = getenv(name);
+    if (!value)
+        return fail(c, n, "the environment variable '%s' is not set", name);
+    if (!slu_text_is_line(value))
+        return fail(c, n, "the environment variable '%s' has control characters or is not UTF-8", name);
+    return rewrite(c, n, value);
+}
+
 /* Turns {security.protocol: SSL} into [{key: security.protocol, value: SSL}], which libcyaml can read. */
 static int check_pairs(checker *c, slu_node *n, const slu_opt *o)
 {
@@ -356,6 +373,9 @@ static int check_pairs(checker *c, slu_node *n, const slu_opt *o)
                         name);
         if (slu_node_is_null(value))
             return fail(c, value, "has no value; write \"\" for an empty one");
+        int rc = take_from_environment(c, value);
+        if (rc)
+            return rc;
         if (strlen(value->text) > 65536)
             return fail(c, value, "the value is too long");
         path_pop(c, mark);

@@ -48,10 +48,11 @@ static const char introduction[] =
     "  topics: [impressions, clicks, conversions]\n"
     "```\n";
 
-static const char secrets[] =
-    "\nSecrets: keep the file readable for the service's user only (`chmod 600`), or pass them with `--set` "
-    "from a\n"
-    "protected environment. `--dump-config` shows them as `***` and logs never hold them.\n";
+static const char secrets[] = "\nSecrets: write `sasl.password: ${KAFKA_PASSWORD}` and put the variable into "
+                              "a file that only the service can read\n"
+                              "(systemd: `EnvironmentFile=`). `--dump-config` shows secrets as `***` and "
+                              "logs never hold them. On a command line\n"
+                              "(`--set`) every user of the machine could read them.\n";
 
 static void put(slu_buf *out, const char *s)
 {

@@ -309,7 +309,8 @@ static slu_opt table[] = {
      .count_offset = AT(O, kafka.n_rdkafka, uint32_t),
      .size = sizeof(slu_kv_opts),
      .most = 256,
-     .help = "Passed through to librdkafka, e.g. `security.protocol: SASL_SSL`. TLS and SASL are set here."},
+     .help = "Passed through to librdkafka, e.g. `security.protocol: SASL_SSL`. TLS and SASL are set here. "
+             "`${NAME}` as a whole value takes it from the environment."},
 
     ENTRIES("files", O, files, n_files, slu_file_opts, 0, 64,
             "Recorded events for replays. Several files are merged by time; on a tie the order is that of "

@@ -319,14 +319,6 @@ void slu_tree_free(slu_tree *t)
     *t = (slu_tree){0};
 }
 
-static bool utf8_valid(const char *text)
-{
-    for (size_t n; *text; text += n)
-        if (!(n = slu_text_utf8((const unsigned char *)text, strlen(text))))
-            return false;
-    return true;
-}
-
 slu_node *slu_tree_value(slu_tree *t, const char *text, const char *set, slu_error *err)
 {
     reading r = {.tree = t, .set = set, .err = err};
@@ -336,7 +328,7 @@ slu_node *slu_tree_value(slu_tree *t, const char *text, const char *set, slu_err
             fail_at(&r, 0, "the value is missing");
         return n;
     }
-    if (has_controls((const yaml_char_t *)text, strlen(text)) || !utf8_valid(text)) {
+    if (!slu_text_is_line(text)) {
         fail_at(&r, 0, "the value has control characters or is not UTF-8");
         return NULL;
     }

@@ -66,3 +66,13 @@ size_t slu_text_utf8(const unsigned char *s, size_t left)
         return 0;
     return n;
 }
+
+bool slu_text_is_line(const char *s)
+{
+    for (size_t n, left = strlen(s); left; s += n, left -= n) {
+        n = slu_text_utf8((const unsigned char *)s, left);
+        if (!n || ((unsigned char)*s < 0x20 && *s != '\t') || *s == 0x7f)
+            return false;
+    }
+    return true;
+}

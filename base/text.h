@@ -14,3 +14,6 @@ const char *slu_text_nearest(const char *word, const char *const *names);
 /* Bytes of the well-formed UTF-8 character (no surrogates, no overlong form) at |s|, at most |left|; 0 when
  * it is none. */
 size_t slu_text_utf8(const unsigned char *s, size_t left);
+
+/* Is it well-formed UTF-8 without control characters other than tab? */
+bool slu_text_is_line(const char *s);

@@ -249,6 +249,33 @@ START_TEST(test_dump_masks_secrets)
 }
 END_TEST
 
+START_TEST(test_secrets_from_the_environment)
+{
+    static const char *const sets[] = {"kafka.rdkafka.sasl.password=${SLU_TEST_SECRET}",
+                                       "kafka.rdkafka.x=a${SLU_TEST_SECRET}"};
+    slu_options *o;
+    slu_error err = SLU_ERROR_INIT;
+    setenv("SLU_TEST_SECRET", "p\xc3\xa4ss: \"w\"", 1);
+    ck_assert_msg(!slu_options_parse(least, sizeof least - 1, "t.yaml", sets, 2, &o, &err), "%s",
+                  err.message);
+    ck_assert_str_eq(o->kafka.rdkafka[0].value, "p\xc3\xa4ss: \"w\"");
+    ck_assert_str_eq(o->kafka.rdkafka[1].value, "a${SLU_TEST_SECRET}");
+    slu_options_free(o);
+    setenv("SLU_TEST_SECRET", "line\nbreak", 1);
+    ck_assert_int_eq(slu_options_parse(least, sizeof least - 1, "t.yaml", sets, 2, &o, &err), SLU_ECONFIG);
+    ck_assert_str_eq(
+        err.message,
+        "--set kafka.rdkafka.sasl.password: the environment variable 'SLU_TEST_SECRET' has control "
+        "characters or is not UTF-8");
+    unsetenv("SLU_TEST_SECRET");
+    slu_error_clear(&err);
+    ck_assert_int_eq(slu_options_parse(least, sizeof least - 1, "t.yaml", sets, 2, &o, &err), SLU_ECONFIG);
+    ck_assert_str_eq(
+        err.message,
+        "--set kafka.rdkafka.sasl.password: the environment variable 'SLU_TEST_SECRET' is not set");
+}
+END_TEST
+
 START_TEST(test_fingerprint)
 {
     static const struct {
@@ -307,8 +334,8 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("options",
-                     (const TTest *[]){test_defaults, test_everything_written, test_sets,
-                                       test_dump_reads_back, test_dump_masks_secrets, test_fingerprint,
-                                       test_examples_load, test_missing_file, NULL});
+    return run_suite("options", (const TTest *[]){test_defaults, test_everything_written, test_sets,
+                                                  test_dump_reads_back, test_dump_masks_secrets,
+                                                  test_secrets_from_the_environment, test_fingerprint,
+                                                  test_examples_load, test_missing_file, NULL});
 }

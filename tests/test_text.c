@@ -52,7 +52,18 @@ START_TEST(test_utf8)
 }
 END_TEST
 
+START_TEST(test_is_line)
+{
+    ck_assert(slu_text_is_line(""));
+    ck_assert(slu_text_is_line("a\tb \xc3\xa9"));
+    ck_assert(!slu_text_is_line("a\nb"));
+    ck_assert(!slu_text_is_line("\x1b[31m"));
+    ck_assert(!slu_text_is_line("\x7f"));
+    ck_assert(!slu_text_is_line("caf\xc3"));
+}
+END_TEST
+
 int main(void)
 {
-    return run_suite("text", (const TTest *[]){test_distance, test_nearest, test_utf8, NULL});
+    return run_suite("text", (const TTest *[]){test_distance, test_nearest, test_utf8, test_is_line, NULL});
 }
