@@ -3,6 +3,7 @@
 #include "base/admin.h"
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/process.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <math.h>
@@ -201,6 +202,7 @@ static void make_page(const slu_admin *a, slu_buf *out)
         a->opts.status(a->opts.ctx, out);
     } else {
         table t = {.out = out};
+        slu_process_update(a->program);
         slu_metrics_each(put_metric, &t);
         close_table(&t);
     }
@@ -269,6 +271,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
     if (*upload_size) /* a body that nobody asked for */
         return MHD_NO;
     if (!strcmp(url, "/metrics")) {
+        slu_process_update(a->program);
         slu_metrics_print(&body);
         return answer(c, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &body);
     }

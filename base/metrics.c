@@ -33,7 +33,7 @@ struct family {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static family *families, **families_end = &families;
+static family *families; /* by name */
 
 static void *must(void *p)
 {
@@ -60,12 +60,13 @@ static void check_name(const char *name)
 
 static family *find_family(const char *name, metric_type type, const char *help)
 {
-    for (family *f = families; f; f = f->next) {
-        if (strcmp(f->name, name))
-            continue;
-        if (f->type != type)
+    family **place = &families;
+    while (*place && strcmp((*place)->name, name) < 0)
+        place = &(*place)->next;
+    if (*place && !strcmp((*place)->name, name)) {
+        if ((*place)->type != type)
             clash(name, "registered as another type");
-        return f;
+        return *place;
     }
     check_name(name);
     family *f = must(calloc(1, sizeof *f));
@@ -73,8 +74,8 @@ static family *find_family(const char *name, metric_type type, const char *help)
     f->help = must(strdup(help));
     f->type = type;
     f->end = &f->first;
-    *families_end = f;
-    families_end = &f->next;
+    f->next = *place;
+    *place = f;
     return f;
 }
 

@@ -81,6 +81,8 @@ START_TEST(test_pages)
     HAS(text, "HTTP/1.1 200");
     HAS(text, "text/plain; version=0.0.4");
     HAS(text, "sluice_test_events_total{kind=\"click\"} 41\n");
+    HAS(text, "sluice_build_info{program=\"sluice-test\",version=\"" SLU_VERSION "\"} 1\n");
+    HAS(text, "\nprocess_resident_memory_bytes ");
     HAS(get(port, "/healthz"), "\r\n\r\nok\n");
     text = get(port, "/");
     HAS(text, "Content-Type: text/html");
