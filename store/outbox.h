@@ -12,7 +12,8 @@ typedef struct slu_outbox slu_outbox;
 
 int slu_outbox_open(slu_store *s, slu_outbox **op, slu_error *err);
 void slu_outbox_close(slu_outbox *o);
-/* Queues a message for the next flush; returns its sequence number. */
+/* Queues a message for the next flush; returns its sequence number, the first being 1. Kept in memory until
+ * its commit. */
 uint64_t slu_outbox_add(slu_outbox *o, slu_channel ch, const void *message, size_t len);
 /* Puts new messages and deletions of acknowledged ones into |c|. */
 int slu_outbox_flush(slu_outbox *o, slu_commit *c);
@@ -26,6 +27,7 @@ int slu_outbox_recover(slu_outbox *o,
                        void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
                                     size_t len),
                        void *ctx, slu_error *err);
-/* Everything of |ch| up to and including |sequence| was acknowledged. */
+/* Everything of |ch| up to and including |sequence| was acknowledged; only what was handed to |send| can be.
+ */
 void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence);
 uint64_t slu_outbox_waiting(const slu_outbox *o, slu_channel ch); /* messages not yet acknowledged */

@@ -48,11 +48,12 @@ void slu_row_table_close(slu_row_table *t);
 /* Finds or creates the rows of |ids| (n, all different) of one table, from memory or with one MultiGet, and
  * holds them until slu_row_table_release(). rows[i] is the row, never NULL; look at ->admitted before using
  * ->v. New rows start with count 0. Adds nothing to counts: the caller calls slu_row_touch for each row it
- * learns from. Returns 0, SLU_EIO, SLU_EFORMAT (a stored row of another size). */
+ * learns from. On failure no new row stays behind. Returns 0, SLU_EIO, SLU_ECORRUPT, SLU_EFORMAT (a stored
+ * row of another size). */
 int slu_row_table_fetch(slu_row_table *t, uint32_t table, const uint64_t *ids, size_t n, slu_row **rows,
                         slu_error *err);
-/* Counts |times| occurrences at event time |seconds|; admits the row when its count is due; marks it dirty.
- */
+/* Counts |times| occurrences at event time |seconds| (the latest of all is kept); admits the row when its
+ * count is due; marks it dirty. */
 void slu_row_touch(slu_row_table *t, uint32_t table, slu_row *row, uint32_t times, uint32_t seconds);
 /* Marks a row whose floats were changed. */
 void slu_row_mark(slu_row_table *t, uint32_t table, slu_row *row);
@@ -62,7 +63,9 @@ int slu_row_table_release(slu_row_table *t, slu_error *err);
 bool slu_row_table_pressure(const slu_row_table *t);
 
 /* Calls |each| for every dirty row (table by table, ids ascending: a deterministic order) and writes it into
- * |c|. |each| may be NULL; it is how deltas are made. Rows become clean with slu_row_table_committed(). */
+ * |c|. |each| may be NULL; it is how deltas are made. Rows become clean with slu_row_table_committed(),
+ * except those that were changed in between: batches may go on while |c| is being written. A flush whose
+ * commit never came about is made up for by the next one. */
 int slu_row_table_flush(slu_row_table *t, slu_commit *c,
                         void (*each)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
 void slu_row_table_committed(slu_row_table *t);

@@ -51,7 +51,10 @@ const char *slu_store_path(const slu_store *s);
 /* Schema text that the store was made for. */
 const char *slu_store_schema(const slu_store *s);
 
-/* Reads one value into |out| (cleared first). Returns 0, SLU_ENOTFOUND or SLU_EIO. @thread any */
+/* Reading returns SLU_EIO when the system refuses, SLU_ECORRUPT when a file fails RocksDB's checksums.
+ *
+ * Reads one value into |out| (cleared first). Returns 0, SLU_ENOTFOUND (|err| is not set) or the above.
+ * @thread any */
 int slu_store_get(slu_store *s, slu_family f, const void *key, size_t key_len, slu_buf *out, slu_error *err);
 /* Reads |n| values; found[i] tells which; the bytes are handed to |each| in order of i. @thread any */
 int slu_store_multiget(slu_store *s, slu_family f, const void *const *keys, const size_t *key_lens, size_t n,
@@ -65,14 +68,19 @@ int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len
                                 size_t value_len),
                    void *ctx, slu_error *err);
 
-/* A commit under construction. Reusable: begin, put/delete..., write or abandon. */
+/* A commit under construction: begin, put and delete, write; then again put and delete for the next one, or
+ * abandon, which gives the handle back to the store (a later begin reuses it, so its memory stays warm).
+ * Belongs to the store: closing the store frees all of them. */
 slu_commit *slu_commit_begin(slu_store *s);
 void slu_commit_put(slu_commit *c, slu_family f, const void *key, size_t key_len, const void *value,
                     size_t value_len);
 void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_len);
 size_t slu_commit_bytes(const slu_commit *c);
 /* Writes all of it or nothing. The commit is emptied on success; on failure (SLU_EIO) it is kept so that the
- * call can be repeated. */
+ * call can be repeated: after a failure RocksDB takes no more writes, so the next call opens it again first,
+ * which keeps or drops the failed batch as a whole; writing it once more gives the same state either way.
+ * SLU_EAGAIN: somebody is reading at this moment and it cannot be opened again; repeat. A full disk is
+ * survived like that. */
 int slu_commit_write(slu_commit *c, slu_error *err);
 void slu_commit_abandon(slu_commit *c);
 
