@@ -196,36 +196,69 @@ static int check_body(const slu_delta_applier *a, const model_delta *m, slu_erro
 
 /* ---- changes ---- */
 
-static int apply_rows(slu_delta_applier *a, const row_block *b, slu_error *err)
-{
-    uint32_t served = slu_model_served(a->table, b->table);
-    size_t bytes = served * sizeof(float);
-    uint64_t id;
+/* A step over a block of rows: into the table, or told to the sink. */
+typedef int block_step(slu_delta_applier *a, const row_block *b, slu_error *err);
 
-    for (size_t i = 0; i < b->ids.len / sizeof id; i++) {
-        memcpy(&id, b->ids.data + i * sizeof id, sizeof id);
-        if (bytes)
-            memcpy(a->row, b->values.data + i * bytes, bytes);
-        int rc = slu_model_put_row(a->table, b->table, id, a->row, err);
+static uint64_t id_at(const ProtobufCBinaryData *ids, size_t i)
+{
+    uint64_t id;
+    memcpy(&id, ids->data + i * sizeof id, sizeof id);
+    return id;
+}
+
+/* The values of row i, aligned. */
+static const float *values_at(slu_delta_applier *a, const row_block *b, size_t i)
+{
+    size_t bytes = slu_model_served(a->table, b->table) * sizeof(float);
+    if (bytes)
+        memcpy(a->row, b->values.data + i * bytes, bytes);
+    return a->row;
+}
+
+static int put_rows(slu_delta_applier *a, const row_block *b, slu_error *err)
+{
+    for (size_t i = 0; i < b->ids.len / sizeof(uint64_t); i++) {
+        int rc = slu_model_put_row(a->table, b->table, id_at(&b->ids, i), values_at(a, b, i), err);
         if (rc)
             return rc;
-        if (a->sink.row)
-            a->sink.row(a->sink.ctx, b->table, id, a->row);
     }
-    for (size_t i = 0; i < b->deleted.len / sizeof id; i++) {
-        memcpy(&id, b->deleted.data + i * sizeof id, sizeof id);
-        slu_model_delete_row(a->table, b->table, id);
-        if (a->sink.row)
-            a->sink.row(a->sink.ctx, b->table, id, NULL);
-    }
+    for (size_t i = 0; i < b->deleted.len / sizeof(uint64_t); i++)
+        slu_model_delete_row(a->table, b->table, id_at(&b->deleted, i));
     return 0;
 }
 
-static int apply_body(slu_delta_applier *a, const model_delta *m, slu_error *err)
+static int tell_rows(slu_delta_applier *a, const row_block *b, slu_error *err)
+{
+    (void)err;
+    for (size_t i = 0; a->sink.row && i < b->ids.len / sizeof(uint64_t); i++)
+        a->sink.row(a->sink.ctx, b->table, id_at(&b->ids, i), values_at(a, b, i));
+    for (size_t i = 0; a->sink.row && i < b->deleted.len / sizeof(uint64_t); i++)
+        a->sink.row(a->sink.ctx, b->table, id_at(&b->deleted, i), NULL);
+    return 0;
+}
+
+static int each_block(slu_delta_applier *a, const model_delta *m, block_step *step, slu_error *err)
 {
     int rc = 0;
     for (size_t i = 0; i < m->n_rows && !rc; i++)
-        rc = apply_rows(a, m->rows[i], err);
+        rc = step(a, m->rows[i], err);
+    return rc;
+}
+
+/* The same over the chunks that were kept. They were checked when they came. */
+static int each_kept(slu_delta_applier *a, block_step *step, slu_error *err)
+{
+    slu_reader r = slu_reader_of(a->kept.data, a->kept.len);
+    int rc = 0;
+    while (slu_reader_left(&r) && !rc) {
+        size_t len = slu_get_u64(&r);
+        const uint8_t *bytes = slu_get_bytes(&r, len);
+        model_delta *m = sluice__v1__model_delta__unpack(NULL, len, bytes);
+        rc = m ? each_block(a, m, step, err)
+               : slu_fail(err, SLU_ENOMEM, "no memory for a chunk of %zu bytes", len);
+        if (m)
+            sluice__v1__model_delta__free_unpacked(m, NULL);
+    }
     return rc;
 }
 
@@ -286,39 +319,26 @@ static int begin(slu_delta_applier *a, const model_delta *m, slu_error *err)
     return 0;
 }
 
+/* Makes the version the one that serves. */
 static int publish(slu_delta_applier *a, const model_delta *last, slu_error *err)
 {
-    const float *dense = a->dense_has || a->doing == BASE ? a->dense : NULL;
-    slu_delta_position now = {a->lineage, a->version, last->learned_through_us, last->committed_us};
-    int rc = slu_model_publish(a->table, dense, now.version, now.learned_through_us, err);
+    int rc = slu_model_publish(a->table, a->dense_has ? a->dense : NULL, a->version, last->learned_through_us,
+                               err);
     if (rc)
         return rc;
-    a->at = now;
+    a->at = (slu_delta_position){a->lineage, a->version, last->learned_through_us, last->committed_us};
     a->counts.applied++;
     a->waiting = false;
-    if (a->doing == BASE)
-        a->spoilt = false;
-    a->doing = NOTHING;
-    slu_buf_clear(&a->kept);
-    if (a->sink.published)
-        a->sink.published(a->sink.ctx, &now, dense);
-    return 1;
+    return 0;
 }
 
-/* The rows of the chunks that were kept. They were checked when they came. */
-static int apply_kept(slu_delta_applier *a, slu_error *err)
+static int done(slu_delta_applier *a)
 {
-    slu_reader r = slu_reader_of(a->kept.data, a->kept.len);
-    int rc = 0;
-    while (slu_reader_left(&r) && !rc) {
-        size_t len = slu_get_u64(&r);
-        const uint8_t *bytes = slu_get_bytes(&r, len);
-        model_delta *m = sluice__v1__model_delta__unpack(NULL, len, bytes);
-        rc = m ? apply_body(a, m, err) : slu_fail(err, SLU_ENOMEM, "no memory for a chunk of %zu bytes", len);
-        if (m)
-            sluice__v1__model_delta__free_unpacked(m, NULL);
-    }
-    return rc;
+    if (a->sink.published)
+        a->sink.published(a->sink.ctx, &a->at, a->dense_has ? a->dense : NULL);
+    a->doing = NOTHING;
+    slu_buf_clear(&a->kept);
+    return 1;
 }
 
 static int keep(slu_delta_applier *a, const void *message, size_t len, slu_error *err)
@@ -332,34 +352,46 @@ static int keep(slu_delta_applier *a, const void *message, size_t len, slu_error
     return 0;
 }
 
-/* The last chunk of a delta: from here on the table changes. */
+/* The last chunk of a delta: from here on the table changes. The sink hears of it only when all of it is in.
+ */
 static int finish_delta(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
     size_t total = slu_model_dense(a->table);
     if (a->dense_has && a->dense_has != total)
         return slu_fail(err, SLU_EFORMAT, "%zu of %zu dense parameters", a->dense_has, total);
-    int rc = apply_kept(a, err);
+    int rc = each_kept(a, put_rows, err);
     if (!rc)
-        rc = apply_body(a, m, err);
+        rc = each_block(a, m, put_rows, err);
     if (!rc)
         rc = publish(a, m, err);
-    if (rc < 0)
+    if (!rc)
+        rc = each_kept(a, tell_rows, err);
+    if (rc) {
         a->spoilt = true;
-    return rc;
+        return rc;
+    }
+    each_block(a, m, tell_rows, NULL);
+    return done(a);
 }
 
 static int take_base_chunk(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
-    int rc = apply_body(a, m, err);
-    if (rc || a->next < a->chunks)
+    int rc = each_block(a, m, put_rows, err);
+    if (rc)
         return rc;
+    each_block(a, m, tell_rows, NULL);
+    if (a->next < a->chunks)
+        return 0;
     size_t total = slu_model_dense(a->table);
-    if (a->dense_has != total) {
-        if (m->kind == SLUICE__V1__DELTA_KIND__DELTA_KIND_DELTA)
-            return wait_for_base(a, m, "it does not bring all dense parameters", err);
+    if (a->dense_has != total && m->kind == SLUICE__V1__DELTA_KIND__DELTA_KIND_DELTA)
+        return wait_for_base(a, m, "it does not bring all dense parameters", err);
+    if (a->dense_has != total)
         return slu_fail(err, SLU_EFORMAT, "a base with %zu of %zu dense parameters", a->dense_has, total);
-    }
-    return publish(a, m, err);
+    rc = publish(a, m, err);
+    if (rc)
+        return rc;
+    a->spoilt = false;
+    return done(a);
 }
 
 static int take_chunk(slu_delta_applier *a, const model_delta *m, const void *message, size_t len,

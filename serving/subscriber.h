@@ -1,12 +1,13 @@
 /* serving/subscriber.h - keeps a scorer current from the delta topic, through a store of its own.
  *
- * A thread reads the delta topic from the offset in its store (none: the beginning), assembles chunks,
- * applies whole versions to the model table and writes them with their offset in one commit, so a restarted
- * scorer continues where it stopped and an empty one becomes current by the first BASE that it finds. */
+ * A thread reads the delta topic from the offset in its store (none: the beginning), applies whole versions
+ * to the model table (serving/delta_applier.h) and writes them with their offset in one commit
+ * (serving/model_store.h), so a restarted scorer continues where it stopped and an empty one becomes current
+ * by the first base that it finds. While it catches up, several versions share a commit. Whatever goes wrong
+ * with broker, topic, messages or disk, the model that is there keeps serving. */
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"
-#include "serving/delta_applier.h"
 #include "serving/model_table.h"
 #include <stdbool.h>
 
@@ -17,14 +18,16 @@ typedef struct slu_subscriber_stats {
     int64_t learned_through_us;
     uint64_t applied, skipped, gaps,
         refused; /* versions applied; old chunks; waits for a base; schema or format refusals */
+    uint64_t commits, disk_bytes;
     uint64_t rows, bytes;
     bool current;      /* has a model and has seen the end of the topic */
     char problem[256]; /* last reason why it is not current, "" none */
 } slu_subscriber_stats;
 
 /* Loads the store into |table|, then starts the thread. Returns 0, SLU_ESCHEMA (store of another schema),
- * SLU_EIO, SLU_EKAFKA. */
+ * SLU_EIO, SLU_ECORRUPT, SLU_ECONFIG (an entry of kafka.rdkafka). A broker that is not there is no error. */
 int slu_subscriber_start(const slu_options *options, const slu_schema *schema, slu_model_table *table,
                          slu_subscriber **sp, slu_error *err);
 void slu_subscriber_get_stats(slu_subscriber *s, slu_subscriber_stats *out); /* @thread any */
-void slu_subscriber_stop(slu_subscriber *s); /* commits what is whole, joins the thread */
+/* Commits what is whole and joins the thread. Returns 0, or the code of the last commit. NULL is fine. */
+int slu_subscriber_stop(slu_subscriber *s, slu_error *err);

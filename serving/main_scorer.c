@@ -1,0 +1,295 @@
+/* sluice-scorer: answers Score over gRPC with the newest model that the trainer has published. */
+#include "base/admin.h"
+#include "base/clock.h"
+#include "base/daemon.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "model/gemm.h"
+#include "model/spec.h"
+#include "serving/delta_topic.h"
+#include "serving/grpc_server.h"
+#include "serving/score.h"
+#include "serving/served.h"
+#include "serving/subscriber.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TICK_MS          100
+#define STATUS_US        (5 * SLU_SECOND_US)
+#define CHECK_TIMEOUT_MS 5000
+/* Of the machine's memory, at most, for rows and indexes. */
+#define MEMORY_SHARE 0.8
+
+typedef struct scorer_metrics {
+    slu_metric *version, *freshness, *rows, *bytes, *disk, *current;
+    slu_metric *applied, *skipped, *gaps, *refused, *commits;
+} scorer_metrics;
+
+typedef struct scorer {
+    slu_options *options;
+    slu_schema *schema;
+    slu_net *net;
+    slu_model_table *table;
+    slu_subscriber *subscriber;
+    slu_scorer *score;
+    slu_grpc_server *server;
+    slu_admin *admin;
+    scorer_metrics m;
+    bool serving;
+    bool ready; /* atomic: what the admin page says */
+    int64_t status_at_us;
+} scorer;
+
+/* ---- metrics and the admin page ---- */
+
+static void make_metrics(scorer_metrics *m)
+{
+    m->version = slu_gauge("sluice_scorer_version", NULL, "Version of the model that serves; 0: none.");
+    m->freshness =
+        slu_gauge("sluice_scorer_freshness_seconds", NULL,
+                  "Now minus the broker time of the newest event that the model has learned; -1: unknown.");
+    m->rows = slu_gauge("sluice_scorer_rows", NULL, "Embedding rows in memory.");
+    m->bytes = slu_gauge("sluice_scorer_model_bytes", NULL, "Memory of rows and their indexes.");
+    m->disk = slu_gauge("sluice_scorer_store_bytes", NULL, "Size of the scorer's store on disk.");
+    m->current = slu_gauge("sluice_scorer_current", NULL,
+                           "1 when there is a model and the delta topic has been read to its end.");
+    m->applied = slu_counter("sluice_scorer_versions_applied_total", NULL, "Model versions applied.");
+    m->skipped =
+        slu_counter("sluice_scorer_chunks_skipped_total", NULL, "Delta messages of versions known already.");
+    m->gaps = slu_counter("sluice_scorer_gaps_total", NULL, "Times that a base had to be waited for.");
+    m->refused = slu_counter("sluice_scorer_refused_total", NULL,
+                             "Delta messages of another schema, malformed, or over a limit.");
+    m->commits = slu_counter("sluice_scorer_commits_total", NULL, "Commits of the scorer's store.");
+}
+
+static double freshness(int64_t learned_through_us)
+{
+    return learned_through_us ? (double)(slu_wall_us(&slu_system_clock) - learned_through_us) * 1e-6 : -1;
+}
+
+static void set_metrics(const scorer_metrics *m, const slu_subscriber_stats *s)
+{
+    slu_metric_set(m->version, (double)s->version);
+    slu_metric_set(m->freshness, freshness(s->learned_through_us));
+    slu_metric_set(m->rows, (double)s->rows);
+    slu_metric_set(m->bytes, (double)s->bytes);
+    slu_metric_set(m->disk, (double)s->disk_bytes);
+    slu_metric_set(m->current, s->current);
+    slu_metric_set(m->applied, (double)s->applied);
+    slu_metric_set(m->skipped, (double)s->skipped);
+    slu_metric_set(m->gaps, (double)s->gaps);
+    slu_metric_set(m->refused, (double)s->refused);
+    slu_metric_set(m->commits, (double)s->commits);
+}
+
+static bool is_ready(void *ctx, slu_buf *why)
+{
+    scorer *s = ctx;
+    if (__atomic_load_n(&s->ready, __ATOMIC_ACQUIRE))
+        return true;
+    const char *text = "no model yet, or stopping";
+    slu_put_bytes(why, text, strlen(text));
+    return false;
+}
+
+/* ---- setting up ---- */
+
+static uint64_t memory_limit(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)((double)pages * (double)page * MEMORY_SHARE) : 0;
+}
+
+static int make_table(scorer *s, slu_error *err)
+{
+    uint32_t *served = calloc(slu_schema_tables(s->schema) + 1, sizeof *served);
+    if (!served)
+        return slu_fail(err, SLU_ENOMEM, "no memory for the tables of the schema");
+    served_floats(s->options, s->schema, served);
+    int rc = slu_model_table_new(served, slu_schema_tables(s->schema), slu_net_params(s->net), memory_limit(),
+                                 &s->table, err);
+    free(served);
+    return rc;
+}
+
+/* Everything that needs neither disk nor network. */
+static int make_model(scorer *s, slu_error *err)
+{
+    slu_net_spec spec;
+    int rc = slu_schema_new(s->options, &s->schema, err);
+    if (!rc)
+        rc = slu_net_spec_of(s->options, slu_schema_inputs(s->schema), &spec, err);
+    if (!rc)
+        rc = slu_net_build(&spec, &s->net, err);
+    return rc;
+}
+
+static int start(scorer *s, slu_error *err)
+{
+    int rc = make_table(s, err);
+    if (rc)
+        return rc;
+    slu_scorer_config config = {.options = s->options,
+                                .schema = s->schema,
+                                .net = s->net,
+                                .table = s->table,
+                                .clock = &slu_system_clock,
+                                .threads = s->options->serving.threads};
+    slu_admin_opts admin = {
+        .listen = s->options->scorer_admin, .program = "sluice-scorer", .ready = is_ready, .ctx = s};
+    make_metrics(&s->m);
+    rc = slu_scorer_new(&config, &s->score, err);
+    if (!rc)
+        rc = slu_subscriber_start(s->options, s->schema, s->table, &s->subscriber, err);
+    if (!rc) {
+        const slu_grpc_method methods[] = {{SLU_SCORE_PATH, slu_score, s->score}, {NULL, NULL, NULL}};
+        rc = slu_grpc_server_start(&s->options->serving, methods, &s->server, err);
+    }
+    if (!rc && admin.listen)
+        rc = slu_admin_start(&admin, &s->admin, err);
+    return rc;
+}
+
+/* ---- running ---- */
+
+static void tell_systemd(scorer *s, const slu_subscriber_stats *st)
+{
+    char line[400];
+    if (st->problem[0])
+        snprintf(line, sizeof line, "STATUS=version %llu, %.0f s old: %s", (unsigned long long)st->version,
+                 freshness(st->learned_through_us), st->problem);
+    else
+        snprintf(line, sizeof line, "STATUS=version %llu, %.1f s old, %llu rows",
+                 (unsigned long long)st->version, freshness(st->learned_through_us),
+                 (unsigned long long)st->rows);
+    slu_daemon_notify(line);
+    slu_daemon_notify("WATCHDOG=1");
+    s->status_at_us = slu_mono_us(&slu_system_clock) + STATUS_US;
+}
+
+static void tick(scorer *s)
+{
+    slu_subscriber_stats st;
+    slu_subscriber_get_stats(s->subscriber, &st);
+    set_metrics(&s->m, &st);
+    if (st.version && !s->serving) {
+        s->serving = true;
+        slu_grpc_server_set_serving(s->server, true);
+        __atomic_store_n(&s->ready, true, __ATOMIC_RELEASE);
+        SLU_INFO("scorer", "serving", SLU_U64("version", st.version),
+                 SLU_I64("port", slu_grpc_server_port(s->server)));
+    }
+    if (slu_mono_us(&slu_system_clock) >= s->status_at_us)
+        tell_systemd(s, &st);
+}
+
+static void run(scorer *s)
+{
+    SLU_INFO("scorer", "listening", SLU_STR("model", s->options->name), SLU_STR("version", SLU_VERSION),
+             SLU_I64("port", slu_grpc_server_port(s->server)),
+             SLU_I64("admin_port", s->admin ? slu_admin_port(s->admin) : 0),
+             SLU_U64("threads", s->options->serving.threads), SLU_STR("gemm", slu_gemm_backend()));
+    slu_daemon_notify("READY=1");
+    while (!slu_stop_requested) {
+        tick(s);
+        nanosleep(&(struct timespec){.tv_nsec = TICK_MS * 1000000L}, NULL);
+    }
+}
+
+static int stop(scorer *s)
+{
+    slu_error err = SLU_ERROR_INIT;
+    SLU_INFO("scorer", "stopping");
+    slu_daemon_notify("STOPPING=1");
+    __atomic_store_n(&s->ready, false, __ATOMIC_RELEASE);
+    slu_grpc_server_set_serving(s->server, false);
+    uint32_t cut = slu_grpc_server_drain(s->server, s->options->serving.drain_us);
+    slu_subscriber *subscriber = s->subscriber;
+    s->subscriber = NULL;
+    int rc = slu_subscriber_stop(subscriber, &err);
+    if (rc)
+        SLU_ERROR("scorer", "the last commit failed; the next start goes on from the one before",
+                  SLU_STR("reason", err.message));
+    SLU_INFO("scorer", "stopped", SLU_U64("calls_cut_off", cut));
+    return rc ? 1 : 0;
+}
+
+static void clear(scorer *s)
+{
+    slu_admin_stop(s->admin);
+    if (s->server)
+        slu_grpc_server_free(s->server);
+    slu_subscriber_stop(s->subscriber, NULL);
+    slu_scorer_free(s->score);
+    slu_model_table_free(s->table);
+    if (s->net)
+        slu_net_free(s->net);
+    slu_schema_free(s->schema);
+    slu_options_free(s->options);
+}
+
+static int fail(scorer *s, const slu_error *err)
+{
+    fprintf(stderr, "sluice-scorer: %s\n", err->message);
+    clear(s);
+    return err->code == SLU_ECONFIG ? 2 : 1;
+}
+
+static int dump(scorer *s)
+{
+    char *text = slu_options_dump(s->options);
+    fputs(text, stdout);
+    free(text);
+    clear(s);
+    return 0;
+}
+
+static int check(scorer *s)
+{
+    slu_error err = SLU_ERROR_INIT;
+    if (delta_topic_check(s->options, CHECK_TIMEOUT_MS, &err))
+        return fail(s, &err);
+    printf("sluice-scorer: the configuration is fine: %u features, %zu dense parameters, schema %016llx\n",
+           s->options->n_features, slu_net_params(s->net),
+           (unsigned long long)slu_schema_fingerprint(s->schema));
+    clear(s);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    scorer s = {0};
+    slu_error err = SLU_ERROR_INIT;
+    slu_cli cli = {
+        .program = "sluice-scorer",
+        .summary = "Serves scores over gRPC (sluice.v1.Scoring) with the newest model that sluice-trainer "
+                   "has published "
+                   "to the delta topic.",
+        .example = "  sluice-scorer --config /etc/sluice/ads.yaml\n"
+                   "  sluice-scorer --config examples/ads.yaml --set serving.listen=0.0.0.0:7070 --check\n",
+        .needs_config = true,
+    };
+    slu_cli_parse(&cli, argc, argv);
+    int rc = slu_options_load(cli.config_path, cli.sets, cli.n_sets, &s.options, &err);
+    bool only_check = cli.check, only_dump = cli.dump_config;
+    slu_cli_free(&cli);
+    if (rc)
+        return fail(&s, &err);
+    if (only_dump)
+        return dump(&s);
+    slu_log_setup((slu_log_level)s.options->log.level, (slu_log_format)s.options->log.format);
+    if (make_model(&s, &err))
+        return fail(&s, &err);
+    if (only_check)
+        return check(&s);
+    slu_daemon_signals();
+    if (start(&s, &err))
+        return fail(&s, &err);
+    run(&s);
+    rc = stop(&s);
+    clear(&s);
+    return rc;
+}

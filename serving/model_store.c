@@ -1,0 +1,332 @@
+#include "serving/model_store.h"
+#include "base/log.h"
+#include "store/state.h"
+#include "store/store.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE_BYTES (4u << 20) /* of a base or of a deletion, in one commit */
+#define KEY_BYTES   12u
+#define GENERATION  (1u << 31)
+
+struct model_store {
+    slu_store *store;
+    slu_commit *commit;
+    const slu_schema *schema;
+    const slu_model_table *table;
+    const char *topic;
+    uint32_t generation; /* 0 or GENERATION: of the rows that count */
+    bool base;           /* rows go to the other generation */
+    bool dirty;          /* something waits that a commit should take */
+    bool sweep;          /* the other generation has rows that count for nothing */
+    int64_t offset;      /* behind what was applied, -1 unknown */
+    slu_error failed;    /* of a commit inside a sink; told by the next model_store_commit */
+};
+
+/* ---- keys ---- */
+
+static void put_be32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void put_be64(uint8_t *p, uint64_t v)
+{
+    put_be32(p, (uint32_t)(v >> 32));
+    put_be32(p + 4, (uint32_t)v);
+}
+
+static uint32_t get_be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void row_key(uint8_t key[KEY_BYTES], uint32_t generation, uint32_t table, uint64_t id)
+{
+    put_be32(key, generation | table);
+    put_be64(key + 4, id);
+}
+
+/* ---- opening ---- */
+
+static int compare_schema(void *ctx, const char *stored, slu_error *err)
+{
+    const model_store *s = ctx;
+    return slu_schema_compare(s->schema, stored, "the scorer's store", err);
+}
+
+int model_store_open(const slu_options *options, const slu_schema *schema, const slu_model_table *table,
+                     model_store **sp, slu_error *err)
+{
+    *sp = NULL;
+    model_store *s = calloc(1, sizeof *s);
+    if (!s)
+        return slu_fail(err, SLU_ENOMEM, "no memory for the scorer's store");
+    s->schema = schema;
+    s->table = table;
+    s->topic = options->kafka.delta_topic;
+    s->offset = -1;
+    slu_store_config config = {.path = options->serving.store_path,
+                               .block_cache_bytes = 8u << 20, /* rows are read once, at the start */
+                               .sync = options->store.sync,
+                               .create = true,
+                               .schema_text = slu_schema_text(schema),
+                               .compare = compare_schema,
+                               .compare_ctx = s};
+    int rc = slu_store_open(&config, &s->store, err);
+    if (rc) {
+        if (rc == SLU_ESCHEMA && err && strlen(err->message) < sizeof err->message - 160)
+            snprintf(err->message + strlen(err->message), sizeof err->message - strlen(err->message),
+                     "; a scorer's store is a copy only: delete %s and start again",
+                     options->serving.store_path);
+        free(s);
+        return rc;
+    }
+    s->commit = slu_commit_begin(s->store);
+    *sp = s;
+    return 0;
+}
+
+void model_store_close(model_store *s)
+{
+    if (!s)
+        return;
+    slu_commit_abandon(s->commit);
+    slu_store_close(s->store);
+    free(s);
+}
+
+uint64_t model_store_disk_bytes(model_store *s)
+{
+    return slu_store_disk_bytes(s->store);
+}
+
+/* ---- loading ---- */
+
+typedef struct loading {
+    const model_store *s;
+    slu_model_table *into;
+    float *row;
+    uint64_t stale; /* rows of the other generation */
+    int rc;
+    slu_error *err;
+} loading;
+
+static bool load_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    loading *l = ctx;
+    uint32_t tag = key_len == KEY_BYTES ? get_be32(key) : UINT32_MAX;
+    uint32_t table = tag & ~GENERATION;
+
+    if (key_len == KEY_BYTES && (tag & GENERATION) != l->s->generation) {
+        l->stale++;
+        return true;
+    }
+    if (table >= slu_model_tables(l->into) || value_len != slu_model_served(l->into, table) * sizeof(float)) {
+        l->rc = slu_fail(l->err, SLU_ECORRUPT,
+                         "a row of %zu bytes in table %u does not belong to this schema", value_len, table);
+        return false;
+    }
+    uint64_t id = (uint64_t)get_be32((const uint8_t *)key + 4) << 32 | get_be32((const uint8_t *)key + 8);
+    if (value_len)
+        memcpy(l->row, value, value_len);
+    l->rc = slu_model_put_row(l->into, table, id, l->row, l->err);
+    return !l->rc;
+}
+
+static int load_rows(model_store *s, slu_model_table *table, slu_error *err)
+{
+    uint32_t longest = 1;
+    for (uint32_t i = 0; i < slu_model_tables(table); i++)
+        if (slu_model_served(table, i) > longest)
+            longest = slu_model_served(table, i);
+    loading l = {.s = s, .into = table, .row = malloc(longest * sizeof(float)), .err = err};
+    if (!l.row)
+        return slu_fail(err, SLU_ENOMEM, "no memory for a row of %u floats", longest);
+    int rc = slu_store_scan(s->store, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, load_row, &l, err);
+    s->sweep = l.stale > 0;
+    free(l.row);
+    return rc ? rc : l.rc;
+}
+
+static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
+{
+    uint64_t learned = 0, committed = 0, generation = 0;
+    int rc = slu_state_get_u64(s->store, "scorer.lineage", 0, &at->lineage, err);
+    if (!rc)
+        rc = slu_state_get_u64(s->store, "scorer.version", 0, &at->version, err);
+    if (!rc)
+        rc = slu_state_get_u64(s->store, "scorer.learned_through_us", 0, &learned, err);
+    if (!rc)
+        rc = slu_state_get_u64(s->store, "scorer.committed_us", 0, &committed, err);
+    if (!rc)
+        rc = slu_state_get_u64(s->store, "scorer.generation", 0, &generation, err);
+    at->learned_through_us = (int64_t)learned;
+    at->committed_us = (int64_t)committed;
+    s->generation = generation ? GENERATION : 0;
+    return rc;
+}
+
+int model_store_load(model_store *s, slu_model_table *table, slu_delta_position *at, int64_t *offset,
+                     slu_error *err)
+{
+    size_t P = slu_model_dense(table);
+    *offset = -1;
+    int rc = load_position(s, at, err);
+    if (rc)
+        goto done;
+    rc = load_rows(s, table, err);
+    if (rc || at->version == 0)
+        goto done;
+    float *dense = malloc((P + 1) * sizeof *dense);
+    if (!dense) {
+        rc = slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters", P);
+        goto done;
+    }
+    rc = slu_state_get_floats(s->store, "params", dense, P, err);
+    if (!rc)
+        rc = slu_state_get_offset(s->store, s->topic, 0, offset, err);
+    if (!rc)
+        rc = slu_model_publish(table, dense, at->version, at->learned_through_us, err);
+    free(dense);
+    s->offset = *offset;
+done:
+    if (rc)
+        slu_error_context(err, "store %s", slu_store_path(s->store));
+    return rc;
+}
+
+/* ---- changes ---- */
+
+static void write_piece(model_store *s)
+{
+    if (slu_commit_bytes(s->commit) >= PIECE_BYTES && !s->failed.code)
+        slu_commit_write(s->commit, &s->failed);
+}
+
+typedef struct sweeping {
+    model_store *s;
+    uint32_t tag; /* GENERATION or 0: what is deleted */
+} sweeping;
+
+static bool sweep_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    sweeping *w = ctx;
+    (void)value, (void)value_len;
+    if (key_len == KEY_BYTES && (get_be32(key) & GENERATION) != w->tag)
+        return true;
+    slu_commit_delete(w->s->commit, SLU_FAMILY_ROWS, key, key_len);
+    write_piece(w->s);
+    return true;
+}
+
+/* Deletes the rows of the generation that does not count. Whole commits only: nothing else may be pending. */
+static void sweep(model_store *s)
+{
+    sweeping w = {s, s->generation ^ GENERATION};
+    uint8_t from[4], to[4];
+    put_be32(from, w.tag);
+    put_be32(to, w.tag | GENERATION);
+    if (!s->failed.code)
+        slu_store_scan(s->store, SLU_FAMILY_ROWS, from, 4, w.tag ? NULL : to, w.tag ? 0 : 4, sweep_row, &w,
+                       &s->failed);
+    if (!s->failed.code)
+        slu_commit_write(s->commit, &s->failed);
+    s->sweep = s->failed.code != 0;
+}
+
+static void on_begin_base(void *ctx)
+{
+    model_store *s = ctx;
+    /* Versions before the base go first, with their offset: pieces of the base are commits of their own. */
+    if (s->dirty)
+        model_store_commit(s, &s->failed);
+    if (s->sweep)
+        sweep(s);
+    s->base = true;
+}
+
+static void on_abandon_base(void *ctx)
+{
+    model_store *s = ctx;
+    if (!s->failed.code) { /* else it holds earlier versions too, and the rows do no harm */
+        slu_commit_abandon(s->commit);
+        s->commit = slu_commit_begin(s->store);
+    }
+    s->base = false;
+    s->sweep = true;
+}
+
+static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
+{
+    model_store *s = ctx;
+    uint8_t key[KEY_BYTES];
+    row_key(key, s->base ? s->generation ^ GENERATION : s->generation, table, id);
+    if (v)
+        slu_commit_put(s->commit, SLU_FAMILY_ROWS, key, sizeof key, v,
+                       slu_model_served(s->table, table) * sizeof(float));
+    else
+        slu_commit_delete(s->commit, SLU_FAMILY_ROWS, key, sizeof key);
+    if (s->base)
+        write_piece(s);
+}
+
+static void on_published(void *ctx, const slu_delta_position *now, const float *dense)
+{
+    model_store *s = ctx;
+    if (s->base) {
+        s->generation ^= GENERATION;
+        s->base = false;
+        s->sweep = true;
+    }
+    if (dense)
+        slu_state_put_floats(s->commit, "params", dense, slu_model_dense(s->table));
+    slu_state_put_u64(s->commit, "scorer.lineage", now->lineage);
+    slu_state_put_u64(s->commit, "scorer.version", now->version);
+    slu_state_put_u64(s->commit, "scorer.learned_through_us", (uint64_t)now->learned_through_us);
+    slu_state_put_u64(s->commit, "scorer.committed_us", (uint64_t)now->committed_us);
+    slu_state_put_u64(s->commit, "scorer.generation", s->generation != 0);
+    s->dirty = true;
+}
+
+slu_delta_sink model_store_sink(model_store *s)
+{
+    return (slu_delta_sink){on_begin_base, on_abandon_base, on_row, on_published, s};
+}
+
+void model_store_reached(model_store *s, int64_t offset)
+{
+    s->offset = offset;
+}
+
+bool model_store_dirty(const model_store *s)
+{
+    return s->dirty;
+}
+
+size_t model_store_pending(const model_store *s)
+{
+    return slu_commit_bytes(s->commit);
+}
+
+int model_store_commit(model_store *s, slu_error *err)
+{
+    assert(!s->base);
+    if (s->failed.code && &s->failed != err) { /* a piece: what it held is still in the commit */
+        SLU_WARN("subscriber", "the scorer's store refused a write; trying again",
+                 SLU_STR("reason", s->failed.message));
+        slu_error_clear(&s->failed);
+    }
+    if (s->offset >= 0)
+        slu_state_put_offset(s->commit, s->topic, 0, s->offset);
+    int rc = slu_commit_write(s->commit, err);
+    if (rc)
+        return rc;
+    s->dirty = false;
+    if (s->sweep)
+        sweep(s);
+    return 0;
+}

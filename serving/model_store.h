@@ -1,0 +1,36 @@
+/* serving/model_store.h - the model of a scorer on disk, so that a restarted one continues where it stopped.
+ *
+ * Rows (as served), the dense vector, version and the offset of the delta topic behind it reach the store in
+ * one commit. A base can be larger than a commit should be: its rows are written in pieces under a second
+ * generation of keys that counts for nothing until the commit that completes the base makes it the current
+ * one; the old generation is deleted afterwards. Whatever instant the process dies at, what is loaded again
+ * is one whole version with its own offset.
+ *
+ * Keys: ROWS (generation << 31 | table, u32 be) (id, u64 be) -> served floats; DENSE "params"; META
+ * "scorer.*". @thread one, the subscriber */
+#pragma once
+#include "base/options.h"
+#include "feature/schema.h"
+#include "serving/delta_applier.h"
+#include "serving/model_table.h"
+
+typedef struct model_store model_store;
+
+/* Opens or makes serving.store_path. Returns 0, SLU_ESCHEMA (made for another schema; the message has the
+ * first difference and the remedy), SLU_EIO, SLU_ECORRUPT ... */
+int model_store_open(const slu_options *options, const slu_schema *schema, const slu_model_table *table,
+                     model_store **sp, slu_error *err);
+void model_store_close(model_store *s); /* drops what is not committed; NULL is fine */
+/* Puts what is stored into |table| and publishes it. |offset|: where to go on in the delta topic, -1 from the
+ * beginning. at->version 0: there was nothing. */
+int model_store_load(model_store *s, slu_model_table *table, slu_delta_position *at, int64_t *offset,
+                     slu_error *err);
+/* Takes what an applier changes. */
+slu_delta_sink model_store_sink(model_store *s);
+/* Everything up to |offset| has been applied: goes with the next commit. */
+void model_store_reached(model_store *s, int64_t offset);
+bool model_store_dirty(const model_store *s);
+size_t model_store_pending(const model_store *s); /* bytes that wait for a commit */
+/* Returns 0 or SLU_EIO; then nothing is lost and the call can be repeated. */
+int model_store_commit(model_store *s, slu_error *err);
+uint64_t model_store_disk_bytes(model_store *s);

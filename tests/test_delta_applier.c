@@ -1,0 +1,506 @@
+/* Deltas by the trainer's own builder into a model table: in order, again, with holes, broken, of others. */
+#include "serving/delta_applier.h"
+#include "serving/served.h"
+#include "sluice/v1/delta.pb-c.h"
+#include "tests/feature_sample.h"
+#include "tests/suite.h"
+#include "trainer/delta.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SEED    99u
+#define DENSE   500u
+#define LINEAGE 77u
+
+typedef struct messages {
+    slu_buf bytes[64];
+    uint32_t n;
+} messages;
+
+/* What the sink was told, as a table of its own. */
+typedef struct mirror {
+    slu_model_table *table;
+    float *dense;
+    uint64_t version;
+    bool midway;
+} mirror;
+
+typedef struct fixture {
+    slu_schema *schema;
+    uint32_t served[64];
+    slu_model_table *table;
+    slu_delta_applier *applier;
+    slu_delta_builder *builder;
+    mirror mirror;
+    messages m;
+} fixture;
+
+static void mirror_begin(void *ctx)
+{
+    mirror *m = ctx;
+    ck_assert_int_eq(slu_model_begin_base(m->table, NULL), 0);
+    m->midway = true;
+}
+
+static void mirror_abandon(void *ctx)
+{
+    mirror *m = ctx;
+    slu_model_abandon_base(m->table);
+    m->midway = false;
+}
+
+static void mirror_row(void *ctx, uint32_t table, uint64_t id, const float *v)
+{
+    mirror *m = ctx;
+    if (v)
+        slu_model_put_row(m->table, table, id, v, NULL);
+    else
+        slu_model_delete_row(m->table, table, id);
+}
+
+static void mirror_published(void *ctx, const slu_delta_position *now, const float *dense)
+{
+    mirror *m = ctx;
+    ck_assert_int_eq(slu_model_publish(m->table, dense, now->version, now->learned_through_us, NULL), 0);
+    m->version = now->version;
+    m->midway = false;
+}
+
+static void begin(fixture *f)
+{
+    slu_error err = SLU_ERROR_INIT;
+    memset(f, 0, sizeof *f);
+    ck_assert_int_eq(slu_schema_new(&sample_options, &f->schema, &err), 0);
+    served_floats(&sample_options, f->schema, f->served);
+    uint32_t n = slu_schema_tables(f->schema);
+    ck_assert_int_eq(slu_model_table_new(f->served, n, DENSE, 0, &f->table, &err), 0);
+    ck_assert_int_eq(slu_model_table_new(f->served, n, DENSE, 0, &f->mirror.table, &err), 0);
+    f->applier = slu_delta_applier_new(f->schema, f->table);
+    slu_delta_sink sink = {mirror_begin, mirror_abandon, mirror_row, mirror_published, &f->mirror};
+    slu_delta_applier_sink(f->applier, &sink);
+    f->builder = slu_delta_builder_new(f->served, n, 1500);
+}
+
+static void end(fixture *f)
+{
+    for (uint32_t i = 0; i < 64; i++)
+        slu_buf_free(&f->m.bytes[i]);
+    slu_delta_builder_free(f->builder);
+    slu_delta_applier_free(f->applier);
+    slu_model_table_free(f->mirror.table);
+    slu_model_table_free(f->table);
+    slu_schema_free(f->schema);
+}
+
+static void emit(void *ctx, const void *message, size_t len)
+{
+    messages *m = ctx;
+    ck_assert_uint_lt(m->n, 64);
+    slu_buf_clear(&m->bytes[m->n]);
+    slu_put_bytes(&m->bytes[m->n++], message, len);
+}
+
+typedef struct version {
+    bool base, dense;
+    uint64_t lineage, version, previous;
+    uint64_t first, last; /* ids of table 0 that get |value| */
+    uint64_t from, to;    /* ids of table 0 that are deleted */
+    float value;
+} version;
+
+/* The chunks of a version, in f->m. */
+static void build(fixture *f, version v)
+{
+    float row[64], dense[DENSE];
+    slu_delta_head head = {.lineage = v.lineage ? v.lineage : LINEAGE,
+                           .version = v.version,
+                           .previous_version = v.previous,
+                           .base = v.base,
+                           .schema_fingerprint = slu_schema_fingerprint(f->schema),
+                           .schema_text = slu_schema_text(f->schema),
+                           .learned_through_us = (int64_t)v.version * 1000,
+                           .committed_us = (int64_t)v.version * 1000 + 1};
+    for (int i = 0; i < 64; i++)
+        row[i] = v.value;
+    for (uint32_t i = 0; i < DENSE; i++)
+        dense[i] = v.value;
+    f->m.n = 0;
+    slu_delta_begin(f->builder, &head);
+    for (uint64_t id = v.first; id < v.last; id++)
+        slu_delta_row(f->builder, 0, id, row);
+    for (uint64_t id = v.from; id < v.to; id++)
+        slu_delta_tombstone(f->builder, 0, id);
+    if (v.dense || v.base)
+        slu_delta_dense(f->builder, dense, DENSE);
+    slu_delta_finish(f->builder, emit, &f->m);
+}
+
+static int give(fixture *f, uint32_t chunk, slu_error *err)
+{
+    slu_error_clear(err);
+    return slu_delta_apply(f->applier, f->m.bytes[chunk].data, f->m.bytes[chunk].len, err);
+}
+
+/* Gives all chunks; all but the last must be taken without a word. */
+static int give_all(fixture *f, slu_error *err)
+{
+    for (uint32_t i = 0; i + 1 < f->m.n; i++)
+        ck_assert_msg(give(f, i, err) == 0, "%s", err->message);
+    return give(f, f->m.n - 1, err);
+}
+
+static float value_of(slu_model_table *t, uint64_t id)
+{
+    float row[64];
+    slu_model_reader *r = slu_model_reader_new(t);
+    slu_model_read_begin(r);
+    uint32_t found = slu_model_read_rows(r, 0, &id, 1, row);
+    slu_model_read_end(r);
+    slu_model_reader_free(r);
+    return found ? row[0] : -1;
+}
+
+static void expect(fixture *f, uint64_t id, float value)
+{
+    ck_assert_float_eq(value_of(f->table, id), value);
+    ck_assert_float_eq(value_of(f->mirror.table, id), value);
+}
+
+static void expect_version(fixture *f, uint64_t version, float dense)
+{
+    slu_model_view v = slu_model_current(f->table), w = slu_model_current(f->mirror.table);
+    ck_assert_uint_eq(v.version, version);
+    ck_assert_uint_eq(w.version, version);
+    ck_assert_uint_eq(slu_delta_applier_position(f->applier).version, version);
+    ck_assert_float_eq(v.dense[DENSE - 1], dense);
+    ck_assert_float_eq(w.dense[0], dense);
+    ck_assert_uint_eq(slu_model_rows(f->table), slu_model_rows(f->mirror.table));
+}
+
+/* A base of many chunks and deltas after it. */
+START_TEST(test_in_order)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 200, .value = 1});
+    ck_assert_uint_gt(f.m.n, 5);
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    expect(&f, 1, -1); /* nothing is seen before all is there */
+    for (uint32_t i = 1; i + 1 < f.m.n; i++)
+        ck_assert_int_eq(give(&f, i, &err), 0);
+    ck_assert(slu_delta_applier_midway(f.applier));
+    ck_assert_int_eq(give(&f, f.m.n - 1, &err), 1);
+    ck_assert(!slu_delta_applier_midway(f.applier));
+    expect_version(&f, 10, 1);
+    expect(&f, 199, 1);
+
+    build(&f, (version){
+                  .version = 11, .previous = 10, .first = 150, .last = 300, .from = 1, .to = 3, .value = 2});
+    ck_assert_uint_gt(f.m.n, 1);
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    expect(&f, 150, 1); /* a delta takes effect whole, too */
+    for (uint32_t i = 1; i + 1 < f.m.n; i++)
+        ck_assert_int_eq(give(&f, i, &err), 0);
+    ck_assert_int_eq(give(&f, f.m.n - 1, &err), 1);
+    expect_version(&f, 11, 1); /* the dense parameters stayed */
+    expect(&f, 1, -1);
+    expect(&f, 3, 1);
+    expect(&f, 150, 2);
+    expect(&f, 299, 2);
+
+    build(&f, (version){.version = 12, .previous = 11, .dense = true, .value = 3});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 12, 3);
+    ck_assert_int_eq(slu_model_current(f.table).learned_through_us, 12000);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).applied, 3);
+    end(&f);
+}
+END_TEST
+
+/* After a crash the trainer publishes again what was not acknowledged. */
+START_TEST(test_repeated)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    ck_assert_int_eq(give(&f, 1, &err), 0);
+    ck_assert_int_eq(give(&f, 1, &err), 0); /* one chunk again */
+    ck_assert_int_eq(give(&f, 0, &err), 0); /* the whole again */
+    for (uint32_t i = 1; i + 1 < f.m.n; i++)
+        ck_assert_int_eq(give(&f, i, &err), 0);
+    ck_assert_int_eq(give(&f, f.m.n - 1, &err), 1);
+    for (uint32_t i = 0; i < f.m.n; i++)
+        ck_assert_int_eq(give(&f, i, &err), 0); /* and once more: skipped */
+    expect_version(&f, 10, 1);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).applied, 1);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).skipped, f.m.n);
+
+    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 150, .value = 2});
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    ck_assert_int_eq(give(&f, 1, &err), 0);
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 11, 1);
+    expect(&f, 149, 2);
+    end(&f);
+}
+END_TEST
+
+START_TEST(test_gap_then_base)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.version = 7, .previous = 6, .first = 1, .last = 3, .value = 9});
+    ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN);
+    ck_assert_ptr_nonnull(strstr(err.message, "no model yet; waiting for the trainer's next base"));
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    for (uint64_t v = 13; v < 16; v++) {
+        build(&f, (version){.version = v, .previous = v - 1, .first = 1, .last = 3, .value = 9});
+        ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN);
+        ck_assert_ptr_nonnull(strstr(err.message, "versions between them are missing"));
+    }
+    expect_version(&f, 10, 1);
+    expect(&f, 1, 1);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).gaps, 2);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).refused, 0);
+    build(&f, (version){.base = true, .version = 16, .first = 2, .last = 50, .value = 4});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 16, 4);
+    expect(&f, 1, -1);
+    build(&f, (version){.version = 17, .previous = 16, .first = 1, .last = 3, .value = 5});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect(&f, 1, 5);
+    end(&f);
+}
+END_TEST
+
+/* A base that is never finished leaves the old model alone. */
+START_TEST(test_holes)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    build(&f, (version){.base = true, .version = 20, .first = 1, .last = 100, .value = 2});
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    ck_assert_int_eq(give(&f, 2, &err), SLU_EAGAIN); /* chunk 1 was lost */
+    ck_assert(!slu_delta_applier_midway(f.applier));
+    ck_assert_int_eq(give(&f, 3, &err), SLU_EAGAIN);
+    expect_version(&f, 10, 1);
+    expect(&f, 1, 1);
+    /* Another version in between. */
+    ck_assert_int_eq(give(&f, 0, &err), 0);
+    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 2, .value = 3});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    ck_assert(!f.mirror.midway);
+    expect_version(&f, 11, 1);
+    expect(&f, 1, 3);
+    expect(&f, 2, 1);
+    end(&f);
+}
+END_TEST
+
+/* The first delta of a new trainer stands on the empty model. */
+START_TEST(test_first_delta)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.version = 1, .previous = 0, .first = 1, .last = 3, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), SLU_EAGAIN); /* it does not bring the dense parameters */
+    expect(&f, 1, -1);
+    build(&f, (version){.version = 1, .previous = 0, .dense = true, .first = 1, .last = 3, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 1, 1);
+    expect(&f, 2, 1);
+    end(&f);
+}
+END_TEST
+
+/* A trainer that started over: versions begin again, and the old model serves until a base of it is complete.
+ */
+START_TEST(test_another_lineage)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.base = true, .version = 100, .first = 1, .last = 10, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    build(&f, (version){.lineage = 5, .version = 3, .previous = 2, .first = 1, .last = 10, .value = 2});
+    ck_assert_int_eq(give_all(&f, &err), SLU_EAGAIN);
+    ck_assert_ptr_nonnull(strstr(err.message, "the trainer's store is another one"));
+    expect_version(&f, 100, 1);
+    build(&f, (version){.lineage = 5, .base = true, .version = 3, .first = 5, .last = 10, .value = 2});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 3, 2);
+    expect(&f, 1, -1);
+    expect(&f, 5, 2);
+    end(&f);
+}
+END_TEST
+
+START_TEST(test_restart)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    slu_delta_position at = {LINEAGE, 10, 5, 6};
+    slu_delta_applier_resume(f.applier, &at);
+    build(&f, (version){.version = 10, .previous = 9, .first = 1, .last = 3, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 0);
+    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 3, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 11, 0);
+    end(&f);
+}
+END_TEST
+
+/* ---- what cannot be used ---- */
+
+static void broken(fixture *f, Sluice__V1__ModelDelta *m, int code, const char *expected)
+{
+    slu_error err = SLU_ERROR_INIT;
+    size_t len = sluice__v1__model_delta__get_packed_size(m);
+    uint8_t *bytes = malloc(len + 1);
+    sluice__v1__model_delta__pack(m, bytes);
+    ck_assert_int_eq(slu_delta_apply(f->applier, bytes, len, &err), code);
+    ck_assert_msg(strstr(err.message, expected) != NULL, "expected '%s' in '%s'", expected, err.message);
+    free(bytes);
+    expect_version(f, 10, 1);
+    expect(f, 1, 1);
+}
+
+START_TEST(test_refused)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+
+    uint64_t id = 1;
+    float row[64] = {0}, dense[DENSE] = {0};
+    Sluice__V1__RowBlock block = SLUICE__V1__ROW_BLOCK__INIT, *blocks[] = {&block};
+    Sluice__V1__DenseBlock d = SLUICE__V1__DENSE_BLOCK__INIT;
+    Sluice__V1__ModelDelta m = SLUICE__V1__MODEL_DELTA__INIT;
+    broken(&f, &m, SLU_EFORMAT, "unknown kind 0");
+    m.kind = SLUICE__V1__DELTA_KIND__DELTA_KIND_DELTA;
+    broken(&f, &m, SLU_EFORMAT, "version 0");
+    m.lineage = LINEAGE;
+    m.version = 11;
+    m.previous_version = 10;
+    broken(&f, &m, SLU_EFORMAT, "chunk 0 of 0");
+    m.chunks = 1;
+    broken(&f, &m, SLU_ESCHEMA, "version 11 was trained for schema 0000000000000000");
+    m.schema_fingerprint = slu_schema_fingerprint(f.schema);
+    m.rows = blocks;
+    m.n_rows = 1;
+    block.table = 1000;
+    broken(&f, &m, SLU_EFORMAT, "rows of table 1000");
+    block.table = 0;
+    block.ids = (ProtobufCBinaryData){7, (uint8_t *)&id};
+    broken(&f, &m, SLU_EFORMAT, "not a multiple of 8");
+    block.ids.len = 8;
+    block.values = (ProtobufCBinaryData){4, (uint8_t *)row};
+    broken(&f, &m, SLU_EFORMAT, "but 4 bytes of values");
+    block.values.len = f.served[0] * 4;
+    row[2] = NAN;
+    broken(&f, &m, SLU_EFORMAT, "a row of table 'user' holds a number that is not finite");
+    row[2] = 0;
+    m.dense = &d;
+    d.total = 3;
+    broken(&f, &m, SLU_EFORMAT, "3 dense parameters, but this network has 500");
+    d.total = DENSE;
+    d.values = (ProtobufCBinaryData){sizeof dense, (uint8_t *)dense};
+    d.offset = 1;
+    broken(&f, &m, SLU_EFORMAT, "do not fit into 500");
+    d.offset = 0;
+    dense[77] = INFINITY;
+    broken(&f, &m, SLU_EFORMAT, "a dense parameter is not finite");
+    dense[77] = 0;
+    d.values.len -= 4;
+    broken(&f, &m, SLU_EFORMAT, "499 of 500 dense parameters");
+    m.kind = SLUICE__V1__DELTA_KIND__DELTA_KIND_BASE;
+    m.previous_version = 0;
+    broken(&f, &m, SLU_EFORMAT, "a base with 499 of 500");
+    ck_assert_int_eq(slu_delta_apply(f.applier, "\xff", 1, &err), SLU_EFORMAT);
+    ck_assert_uint_gt(slu_delta_applier_counts(f.applier).refused, 10);
+    end(&f);
+}
+END_TEST
+
+/* The base of a trainer with another config names what differs. */
+START_TEST(test_another_schema)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    slu_feature_opts features[COUNT_OF(sample_features)];
+    slu_options other = sample_options;
+    slu_schema *theirs;
+    begin(&f);
+    memcpy(features, sample_features, sizeof features);
+    features[1].dimension = 8;
+    other.features = features;
+    ck_assert_int_eq(slu_schema_new(&other, &theirs, &err), 0);
+    slu_delta_head head = {.lineage = 1,
+                           .version = 3,
+                           .base = true,
+                           .schema_fingerprint = slu_schema_fingerprint(theirs),
+                           .schema_text = slu_schema_text(theirs)};
+    slu_delta_begin(f.builder, &head);
+    slu_delta_finish(f.builder, emit, &f.m);
+    ck_assert_int_eq(give(&f, 0, &err), SLU_ESCHEMA);
+    ck_assert_msg(strstr(err.message, "device") != NULL, "%s", err.message);
+    ck_assert_msg(strstr(err.message, "version 3 of the trainer") != NULL, "%s", err.message);
+    slu_schema_free(theirs);
+    end(&f);
+}
+END_TEST
+
+/* Cut and garbled messages are refused or harmless, and the next base heals everything. */
+START_TEST(test_truncated_and_garbled)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    slu_rng rng;
+    slu_rng_seed(&rng, SEED);
+    begin(&f);
+    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    build(&f, (version){.version = 11, .previous = 10, .dense = true, .first = 1, .last = 4, .value = 2});
+    for (size_t len = 0; len < f.m.bytes[0].len; len++) {
+        slu_error_clear(&err);
+        slu_delta_apply(f.applier, f.m.bytes[0].data, len, &err);
+    }
+    for (int i = 0; i < 3000; i++) {
+        uint8_t copy[4096];
+        size_t len = f.m.bytes[0].len;
+        ck_assert_uint_le(len, sizeof copy);
+        memcpy(copy, f.m.bytes[0].data, len);
+        for (uint64_t k = slu_rng_below(&rng, 4) + 1; k; k--)
+            copy[slu_rng_below(&rng, len < 120 ? len : 120)] ^= (uint8_t)(1u << slu_rng_below(&rng, 8));
+        slu_error_clear(&err);
+        slu_delta_apply(f.applier, copy, len, &err);
+    }
+    build(&f, (version){.base = true, .lineage = 12345, .version = 99, .first = 1, .last = 10, .value = 6});
+    ck_assert_msg(give_all(&f, &err) == 1, "%s", err.message);
+    expect_version(&f, 99, 6);
+    expect(&f, 9, 6);
+    end(&f);
+}
+END_TEST
+
+int main(void)
+{
+    return run_suite("delta_applier", (const TTest *const[]){
+                                          test_in_order, test_repeated, test_gap_then_base, test_holes,
+                                          test_first_delta, test_another_lineage, test_restart, test_refused,
+                                          test_another_schema, test_truncated_and_garbled, NULL});
+}

@@ -1,0 +1,483 @@
+/* Score: the batched answer against one candidate at a time, and everything that a client can get wrong. */
+#include "model/pooling.h"
+#include "tests/score_fixture.h"
+#include "tests/suite.h"
+
+#define SEED    4711u
+#define S(text) ((char *)(text))
+
+typedef Sluice__V1__ScoreRequest score_pb;
+typedef Sluice__V1__SharedFeature shared_pb;
+typedef Sluice__V1__Column column_pb;
+
+/* ---- requests as structures, and the same fields for the reference ---- */
+
+/* Raw values of one field of one candidate; text only has few spellings so that rows meet again. */
+typedef struct field_values {
+    slu_value v[8];
+    char text[8][16];
+    uint32_t n;
+} field_values;
+
+enum { MAX_FIELDS = 16 };
+
+static void random_value(slu_rng *rng, const char *field, field_values *out, uint32_t i, uint32_t style)
+{
+    switch (style) {
+    case 0: {
+        int n = snprintf(out->text[i], sizeof out->text[i], "%s%u", field, (unsigned)slu_rng_below(rng, 9));
+        if (slu_rng_below(rng, 12) == 0)
+            n = 0; /* empty: missing */
+        out->text[i][n] = 0;
+        out->v[i] = slu_text_value(out->text[i], (size_t)n);
+        break;
+    }
+    case 1:
+        out->v[i] = slu_integer_value((int64_t)slu_rng_below(rng, 40) - 3);
+        break;
+    default:
+        out->v[i] = slu_number_value((double)slu_rng_below(rng, 400) / 4 - 5);
+    }
+}
+
+typedef struct sample_request {
+    uint32_t candidates;
+    uint32_t style[MAX_FIELDS];
+    bool column[MAX_FIELDS], given[MAX_FIELDS], listed[MAX_FIELDS];
+    field_values shared[MAX_FIELDS];
+    field_values *cells; /* (candidates, MAX_FIELDS) */
+} sample_request;
+
+static void fill_sample(sample_request *r, const slu_schema *s, slu_rng *rng, uint32_t candidates)
+{
+    uint32_t fields = slu_schema_fields(s);
+    ck_assert_uint_le(fields, MAX_FIELDS);
+    memset(r, 0, sizeof *r);
+    r->candidates = candidates;
+    r->cells = calloc((size_t)candidates * MAX_FIELDS, sizeof *r->cells);
+    for (uint32_t i = 0; i < fields; i++) {
+        const char *name = slu_schema_field_name(s, i);
+        r->given[i] = slu_rng_below(rng, 8) != 0;
+        r->column[i] = slu_schema_field_side(s, i) == SLU_ITEM && slu_rng_below(rng, 6) != 0;
+        r->listed[i] = slu_schema_field_multi(s, i) || slu_rng_below(rng, 5) == 0;
+        r->style[i] = (uint32_t)slu_rng_below(rng, 3);
+        for (uint32_t c = 0; r->given[i] && c < (r->column[i] ? candidates : 1); c++) {
+            field_values *v = r->column[i] ? &r->cells[c * MAX_FIELDS + i] : &r->shared[i];
+            v->n = r->listed[i] ? (uint32_t)slu_rng_below(rng, 6) : 1;
+            for (uint32_t k = 0; k < v->n; k++)
+                random_value(rng, name, v, k, r->style[i]);
+        }
+    }
+}
+
+static const field_values *cell(const sample_request *r, uint32_t field, uint32_t candidate)
+{
+    return r->column[field] ? &r->cells[candidate * MAX_FIELDS + field] : &r->shared[field];
+}
+
+static void merged(const sample_request *r, const slu_schema *s, uint32_t candidate, slu_values *out)
+{
+    for (uint32_t i = 0; i < slu_schema_fields(s); i++) {
+        const field_values *v = cell(r, i, candidate);
+        out[i] = (slu_values){v->v, v->n};
+    }
+}
+
+/* Packs with protobuf-c, whose reading of the contract is not ours. */
+static size_t pack(const sample_request *r, const slu_schema *s, char **tasks, size_t n_tasks, uint8_t **out)
+{
+    score_pb m = SLUICE__V1__SCORE_REQUEST__INIT;
+    shared_pb shared[MAX_FIELDS], *shared_at[MAX_FIELDS];
+    column_pb columns[MAX_FIELDS], *columns_at[MAX_FIELDS];
+    slu_arena *a = slu_arena_new(1 << 16, 0);
+    size_t total = (size_t)r->candidates * 8;
+
+    m.candidates = r->candidates;
+    m.shared = shared_at;
+    m.columns = columns_at;
+    m.tasks = tasks;
+    m.n_tasks = n_tasks;
+    for (uint32_t i = 0; i < slu_schema_fields(s); i++) {
+        if (!r->given[i])
+            continue;
+        char **text = slu_arena_alloc(a, total * sizeof *text);
+        int64_t *integers = slu_arena_alloc(a, total * sizeof *integers);
+        double *numbers = slu_arena_alloc(a, total * sizeof *numbers);
+        uint32_t *lengths = slu_arena_alloc(a, total * sizeof *lengths);
+        size_t n = 0;
+        uint32_t rows = r->column[i] ? r->candidates : 1;
+        for (uint32_t c = 0; c < rows; c++) {
+            const field_values *v = cell(r, i, c);
+            lengths[c] = v->n;
+            for (uint32_t k = 0; k < v->n; k++, n++) {
+                text[n] = (char *)v->text[k];
+                integers[n] = v->v[k].v.integer;
+                numbers[n] = v->v[k].v.number;
+            }
+        }
+#define FILL(x)                                                                                              \
+    do {                                                                                                     \
+        (x).name = (char *)slu_schema_field_name(s, i);                                                      \
+        if (r->style[i] == 0)                                                                                \
+            (x).text = text, (x).n_text = n;                                                                 \
+        else if (r->style[i] == 1)                                                                           \
+            (x).integers = integers, (x).n_integers = n;                                                     \
+        else                                                                                                 \
+            (x).numbers = numbers, (x).n_numbers = n;                                                        \
+    } while (0)
+        if (r->column[i]) {
+            column_pb *x = columns_at[m.n_columns] = &columns[m.n_columns];
+            m.n_columns++;
+            *x = (column_pb)SLUICE__V1__COLUMN__INIT;
+            FILL(*x);
+            if (r->listed[i])
+                x->lengths = lengths, x->n_lengths = rows;
+        } else {
+            shared_pb *x = shared_at[m.n_shared] = &shared[m.n_shared];
+            m.n_shared++;
+            *x = (shared_pb)SLUICE__V1__SHARED_FEATURE__INIT;
+            FILL(*x);
+        }
+    }
+    size_t len = sluice__v1__score_request__get_packed_size(&m);
+    *out = malloc(len + 1);
+    sluice__v1__score_request__pack(&m, *out);
+    slu_arena_free(a);
+    return len;
+}
+
+/* ---- the slow, obvious twin ---- */
+
+static void reference(score_fixture *f, slu_model_reader *reader, const slu_values *fields,
+                      double *conditional, double *entire)
+{
+    slu_encoder *encoder = slu_encoder_new(f->schema);
+    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(f->schema) + 63) & ~(size_t)63);
+    slu_workspace *w = slu_workspace_new(f->net, 1, false);
+    uint32_t T = slu_net_tasks(f->net);
+    double wide[SLU_MAX_STEPS] = {0};
+    float row[128];
+
+    slu_encode(encoder, fields, e);
+    const uint64_t *id = slu_encoded_ids(e);
+    slu_model_view view = slu_model_read_begin(reader);
+    for (uint32_t i = 0; i < slu_schema_slots(f->schema); i++) {
+        const slu_slot *slot = slu_schema_slot(f->schema, i);
+        float *x = slu_workspace_x(w) + slot->input;
+        if (slot->table == SLU_NO_TABLE) {
+            *x = slu_encoded_numbers(e)[slot->number];
+            continue;
+        }
+        uint32_t n = slu_encoded_counts(e)[i], dim = slu_schema_table(f->schema, slot->table)->dimension;
+        double sum[64] = {0}, scale = slot->opts->pooling == SLU_POOL_MEAN && n ? 1.0 / n : 1.0;
+        for (uint32_t k = 0; k < n; k++, id++) {
+            slu_model_read_rows(reader, slot->table, id, 1, row);
+            for (uint32_t j = 0; j < slot->width; j++)
+                sum[j] += scale * row[j];
+            for (uint32_t t = 0; slot->wide && t < T; t++)
+                wide[t] += scale * row[dim + t];
+        }
+        for (uint32_t j = 0; j < slot->width; j++)
+            x[j] = (float)sum[j];
+    }
+    slu_net_forward(f->net, view.dense, w, 1, SLU_INFER);
+    slu_model_read_end(reader);
+    double product = 1;
+    for (uint32_t t = 0; t < T; t++) {
+        conditional[t] = 1 / (1 + exp(-(slu_workspace_logits(w)[t] + wide[t])));
+        product *= conditional[t];
+        entire[t] = product;
+    }
+    slu_workspace_free(w);
+    free(e);
+    slu_encoder_free(encoder);
+}
+
+static const char *const task_names[] = {"click", "conversion"};
+
+static void check_answer(score_fixture *f, const sample_request *r, char **tasks, size_t n_tasks)
+{
+    Sluice__V1__ScoreResponse *a =
+        sluice__v1__score_response__unpack(NULL, f->response.len, f->response.data);
+    slu_model_reader *reader = slu_model_reader_new(f->table);
+    slu_values fields[MAX_FIELDS];
+
+    ck_assert_ptr_nonnull(a);
+    ck_assert_uint_eq(a->n_tasks, n_tasks ? n_tasks : 2);
+    ck_assert_uint_eq(a->model_version, 42);
+    ck_assert_int_eq(a->learned_through_us, f->now_us - 250000);
+    ck_assert_int_eq(a->freshness_us, 250000);
+    for (size_t k = 0; k < a->n_tasks; k++) {
+        ck_assert_str_eq(a->tasks[k]->task, n_tasks ? tasks[k] : task_names[k]);
+        ck_assert_uint_eq(a->tasks[k]->n_conditional, r->candidates);
+        ck_assert_uint_eq(a->tasks[k]->n_entire_space, r->candidates);
+    }
+    for (uint32_t c = 0; c < r->candidates; c++) {
+        double conditional[SLU_MAX_STEPS], entire[SLU_MAX_STEPS];
+        merged(r, f->schema, c, fields);
+        reference(f, reader, fields, conditional, entire);
+        for (size_t k = 0; k < a->n_tasks; k++) {
+            int t = !strcmp(a->tasks[k]->task, "conversion");
+            double dc = a->tasks[k]->conditional[c] - conditional[t],
+                   de = a->tasks[k]->entire_space[c] - entire[t];
+            if (!(fabs(dc) < 1e-6 && fabs(de) < 1e-6))
+                ck_abort_msg("candidate %u of %u, task %s: off by %g and %g", c, r->candidates,
+                             a->tasks[k]->task, dc, de);
+        }
+    }
+    slu_model_reader_free(reader);
+    sluice__v1__score_response__free_unpacked(a, NULL);
+}
+
+/* Sizes below, at and above a chunk of the forward pass. */
+static const uint32_t sizes[] = {1, 2, 7, 64, 255, 256, 257, 700};
+
+static void add_all_rows(score_fixture *f, const sample_request *r)
+{
+    slu_encoder *encoder = slu_encoder_new(f->schema);
+    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(f->schema) + 63) & ~(size_t)63);
+    slu_values fields[MAX_FIELDS];
+    for (uint32_t c = 0; c < r->candidates; c++) {
+        merged(r, f->schema, c, fields);
+        slu_encode(encoder, fields, e);
+        fixture_add_rows(f, e);
+    }
+    free(e);
+    slu_encoder_free(encoder);
+}
+
+static void twin_of(const slu_options *options, uint64_t seed)
+{
+    score_fixture f;
+    slu_rng rng;
+    char message[512];
+    fixture_begin(&f, options);
+    slu_rng_seed(&rng, seed);
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        sample_request r;
+        uint8_t *bytes;
+        char *only[] = {(char *)"conversion"}, *both[] = {(char *)"conversion", (char *)"click"};
+        char **tasks = i % 3 == 1 ? only : i % 3 == 2 ? both : NULL;
+        size_t n_tasks = i % 3;
+        fill_sample(&r, f.schema, &rng, sizes[i]);
+        add_all_rows(&f, &r);
+        fixture_publish(&f, 42);
+        size_t len = pack(&r, f.schema, tasks, n_tasks, &bytes);
+        ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+        check_answer(&f, &r, tasks, n_tasks);
+        free(bytes);
+        free(r.cells);
+    }
+    fixture_end(&f);
+}
+
+START_TEST(test_twin)
+{
+    for (uint64_t seed = SEED; seed < SEED + 6; seed++)
+        twin_of(&sample_options, seed);
+}
+END_TEST
+
+START_TEST(test_twin_without_wide)
+{
+    slu_options o = sample_options;
+    o.model.wide = false;
+    twin_of(&o, SEED);
+}
+END_TEST
+
+START_TEST(test_twin_mmoe)
+{
+    slu_options o = sample_options;
+    uint32_t layers[] = {12};
+    o.model.architecture = S("mmoe");
+    o.model.experts = 3;
+    o.model.expert_layers = layers;
+    o.model.n_expert_layers = 1;
+    o.model.norm = SLU_NORM_LAYER;
+    twin_of(&o, SEED);
+}
+END_TEST
+
+/* ---- what is refused, and how it is said ---- */
+
+static slu_grpc_status ask(score_fixture *f, score_pb *m, char message[512])
+{
+    uint8_t bytes[65536];
+    size_t len = sluice__v1__score_request__get_packed_size(m);
+    ck_assert_uint_le(len, sizeof bytes);
+    sluice__v1__score_request__pack(m, bytes);
+    return fixture_call(f, bytes, len, INT64_MAX, message);
+}
+
+static void refused(score_fixture *f, score_pb *m, const char *expected)
+{
+    char message[512];
+    ck_assert_int_eq(ask(f, m, message), SLU_GRPC_INVALID_ARGUMENT);
+    ck_assert_msg(strstr(message, expected) != NULL, "expected '%s' in '%s'", expected, message);
+    ck_assert_uint_eq(f->response.len, 0);
+}
+
+START_TEST(test_refused)
+{
+    score_fixture f;
+    char message[512];
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 42);
+    f.options.serving.unknown_features = SLU_UNKNOWN_REJECT;
+
+    char *text[] = {S("a"), S("b"), S("c")}, *bad[] = {S("\xff")};
+    int64_t integers[] = {1, 2, 3};
+    double nan[] = {NAN};
+    uint32_t lengths[] = {1, 1}, wrong[] = {1, 3}, many[] = {5000, 1};
+    shared_pb shared = SLUICE__V1__SHARED_FEATURE__INIT, *shareds[] = {&shared, &shared};
+    column_pb column = SLUICE__V1__COLUMN__INIT, *columns[] = {&column, &column};
+    score_pb m = SLUICE__V1__SCORE_REQUEST__INIT;
+    m.shared = shareds;
+    m.columns = columns;
+
+    refused(&f, &m, "no candidates");
+    m.candidates = 100000;
+    refused(&f, &m, "100000 candidates, this scorer takes at most 2000");
+    m.candidates = 2;
+
+    char *tasks[] = {S("clik"), S("click"), S("click")};
+    m.tasks = tasks;
+    m.n_tasks = 1;
+    refused(&f, &m, "task 'clik' is not a step of the funnel; known tasks: click, conversion");
+    m.tasks = tasks + 1;
+    m.n_tasks = 2;
+    refused(&f, &m, "task 'click' is asked for twice");
+    m.n_tasks = 0;
+
+    m.n_columns = 1;
+    column.text = text;
+    column.n_text = 2;
+    refused(&f, &m, "a column has no name");
+    column.name = S("itm");
+    refused(&f, &m, "column 'itm' is not in the scorer's config; did you mean 'item'?");
+    column.name = S("user");
+    refused(&f, &m, "column 'user' is a user feature, the same for all candidates; send it once, in shared");
+    column.name = S("slot");
+    refused(&f, &m, "is a context feature");
+    column.name = S("item");
+    column.n_text = 3;
+    refused(&f, &m, "column 'item' has 3 values for 2 candidates");
+    column.n_text = 0;
+    refused(&f, &m, "column 'item' has 0 values for 2 candidates");
+    column.n_text = 2;
+    column.integers = integers;
+    column.n_integers = 2;
+    refused(&f, &m, "column 'item' uses more than one of text, integers and numbers");
+    column.n_integers = 0;
+    column.n_lengths = 1;
+    column.lengths = lengths;
+    refused(&f, &m, "column 'item' has 1 lengths for 2 candidates");
+    column.n_lengths = 2;
+    column.lengths = wrong;
+    refused(&f, &m, "column 'item' has 2 values but its lengths sum to 4");
+    column.lengths = many;
+    refused(&f, &m, "column 'item' has 5000 values where at most 4096");
+    column.n_lengths = 0;
+    m.n_columns = 2;
+    refused(&f, &m, "feature 'item' is given twice");
+    m.n_columns = 1;
+    m.n_shared = 1;
+    shared.name = S("item");
+    refused(&f, &m, "feature 'item' is given twice");
+    shared.name = S("user");
+    shared.text = bad;
+    shared.n_text = 1;
+    refused(&f, &m, "feature 'user': value 0 is not valid UTF-8");
+    shared.n_text = 0;
+    shared.name = S("age");
+    shared.numbers = nan;
+    shared.n_numbers = 1;
+    refused(&f, &m, "feature 'age': value 0 is not a finite number");
+    shared.name = S("\x1b[31m");
+    refused(&f, &m, "feature '?[31m' is not in");
+
+    f.options.serving.unknown_features = SLU_UNKNOWN_IGNORE;
+    ck_assert_int_eq(ask(&f, &m, message), SLU_GRPC_OK);
+    m.n_shared = 0;
+    column.name = S("no such thing");
+    ck_assert_int_eq(ask(&f, &m, message), SLU_GRPC_OK);
+
+    ck_assert_int_eq(fixture_call(&f, "\xff\xff", 2, INT64_MAX, message), SLU_GRPC_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(message, "not a sluice.v1.ScoreRequest"));
+    fixture_end(&f);
+}
+END_TEST
+
+/* A NUL inside a text ends protobuf-c's strings, so this one is made by hand. */
+START_TEST(test_text_with_nul)
+{
+    static const uint8_t bytes[] = {0x08, 1, 0x12, 11, 0x0a, 4, 'u', 's', 'e', 'r', 0x12, 3, 'a', 0, 'b'};
+    score_fixture f;
+    char message[512];
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    ck_assert_int_eq(fixture_call(&f, bytes, sizeof bytes, INT64_MAX, message), SLU_GRPC_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(message, "without NUL"));
+    fixture_end(&f);
+}
+END_TEST
+
+START_TEST(test_no_model_yet)
+{
+    score_fixture f;
+    char message[512];
+    score_pb m = SLUICE__V1__SCORE_REQUEST__INIT;
+    fixture_begin(&f, &sample_options);
+    m.candidates = 3;
+    ck_assert_int_eq(ask(&f, &m, message), SLU_GRPC_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(message, "no model yet"));
+    fixture_publish(&f, 1);
+    ck_assert_int_eq(ask(&f, &m, message), SLU_GRPC_OK);
+    fixture_end(&f);
+}
+END_TEST
+
+START_TEST(test_deadline)
+{
+    static const uint8_t three[] = {0x08, 3};
+    score_fixture f;
+    char message[512];
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    ck_assert_int_eq(fixture_call(&f, three, 2, f.now_us + 1, message), SLU_GRPC_OK);
+    ck_assert_int_eq(fixture_call(&f, three, 2, f.now_us, message), SLU_GRPC_DEADLINE_EXCEEDED);
+    ck_assert_ptr_nonnull(strstr(message, "after 0 of 3 candidates"));
+    ck_assert_uint_eq(f.response.len, 0);
+    fixture_end(&f);
+}
+END_TEST
+
+/* Numbers may come one by one as well as packed, and fields that are newer than this scorer are passed over.
+ */
+START_TEST(test_other_spellings_of_the_wire)
+{
+    static const uint8_t packed[] = {0x08, 2, 0x1a, 10, 0x0a, 4, 'i', 't', 'e', 'm', 0x1a, 2, 2, 4};
+    static const uint8_t loose[] = {0x08, 2,   0xfa, 0x06, 2,   'x',  'y', 0x1a, 10, 0x0a,
+                                    4,    'i', 't',  'e',  'm', 0x18, 2,   0x18, 4};
+    score_fixture f;
+    char message[512];
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    ck_assert_msg(fixture_call(&f, packed, sizeof packed, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+    slu_buf keep = SLU_BUF_INIT;
+    slu_put_bytes(&keep, f.response.data, f.response.len);
+    ck_assert_msg(fixture_call(&f, loose, sizeof loose, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+    ck_assert_uint_eq(keep.len, f.response.len);
+    ck_assert_mem_eq(keep.data, f.response.data, keep.len);
+    slu_buf_free(&keep);
+    fixture_end(&f);
+}
+END_TEST
+
+int main(void)
+{
+    return run_suite("score", (const TTest *const[]){test_twin, test_twin_without_wide, test_twin_mmoe,
+                                                     test_refused, test_text_with_nul, test_no_model_yet,
+                                                     test_deadline, test_other_spellings_of_the_wire, NULL});
+}
