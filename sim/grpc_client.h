@@ -20,9 +20,9 @@ void slu_grpc_client_free(slu_grpc_client *c); /* NULL is fine */
 
 /* One unary call, e.g. |path| "/sluice.v1.Scoring/Score". |timeout_us| travels as grpc-timeout and also
  * bounds the wait here. |response| is cleared and then holds the message (without prefix) when the status is
- * OK. Returns the gRPC status, 0 (OK) to 16, with its text in |message| (|size|, NUL-terminated, may be NULL);
- * a timeout seen here is 4 (DEADLINE_EXCEEDED). Returns -1 when the connection is broken, with the reason in
- * |message|; every later call then fails the same way. */
+ * OK. Returns the gRPC status, 0 (OK) to 16, with its text in |message| (|size|, NUL-terminated, may be
+ * NULL); a timeout seen here is 4 (DEADLINE_EXCEEDED). Returns -1 when the connection is broken, with the
+ * reason in |message|; every later call then fails the same way. */
 int slu_grpc_client_call(slu_grpc_client *c, const char *path, const void *request, size_t len,
                          int64_t timeout_us, slu_buf *response, char *message, size_t size);
 

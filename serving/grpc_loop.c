@@ -1,0 +1,452 @@
+#include "serving/grpc_loop.h"
+#include "base/log.h"
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS     128
+#define READ_BYTES ((size_t)128 << 10)
+#define FLUSH_BYTES                                                                                          \
+    ((size_t)1 << 20) /* of one connection and round, so that one fast reader starves nobody */
+#define ACCEPT_ROUND    64
+#define SLICE_US        1000
+#define TICK_BUSY_US    (100 * 1000)
+#define TICK_IDLE_US    (10 * SLU_SECOND_US)
+#define LINGER_US       SLU_SECOND_US
+#define KEEPALIVE_S     60
+#define USER_TIMEOUT_MS 60000
+
+typedef struct conn {
+    struct conn *next, *prev;
+    int fd;
+    uint32_t events; /* as registered */
+    slu_grpc_session *session;
+    bool closing;       /* nothing more to say; waits for the peer's end */
+    int64_t closing_us; /* until then */
+} conn;
+
+struct slu_grpc_loop {
+    slu_grpc_shared *shared;
+    slu_grpc_core *core;
+    uint32_t index;
+    int poll, wake, listener;
+    bool listening; /* the listener is in the poll set */
+    pthread_t thread;
+    conn *conns;
+    uint32_t n_conns;
+    conn *dead; /* closed in this round; freed at its end, since events may still point at them */
+    int64_t now_us, next_tick_us;
+    unsigned changes; /* of health, seen */
+    bool draining;
+    uint32_t cut;
+    uint8_t *bytes; /* (READ_BYTES) */
+};
+
+static void conn_close(slu_grpc_loop *l, conn *c)
+{
+    if (c->fd < 0)
+        return;
+    close(c->fd);
+    c->fd = -1;
+    slu_grpc_session_free(c->session);
+    c->session = NULL;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        l->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    l->n_conns--;
+    atomic_fetch_sub(&l->shared->connections, 1);
+    slu_metric_add(l->shared->open, -1);
+    c->next = l->dead;
+    l->dead = c;
+}
+
+static void bury(slu_grpc_loop *l)
+{
+    while (l->dead) {
+        conn *c = l->dead;
+        l->dead = c->next;
+        free(c);
+    }
+}
+
+static void watch_events(slu_grpc_loop *l, conn *c, uint32_t events)
+{
+    if (c->events == events)
+        return;
+    struct epoll_event e = {.events = events, .data.ptr = c};
+    if (epoll_ctl(l->poll, EPOLL_CTL_MOD, c->fd, &e) == 0)
+        c->events = events;
+}
+
+/* Says no more and waits a moment for the peer to hang up: closing with unread bytes would destroy what is
+ * still on its way to it. */
+static void conn_finish(slu_grpc_loop *l, conn *c)
+{
+    if (c->closing)
+        return;
+    c->closing = true;
+    c->closing_us = l->now_us + LINGER_US;
+    shutdown(c->fd, SHUT_WR);
+    watch_events(l, c, EPOLLIN);
+}
+
+static void conn_flush(slu_grpc_loop *l, conn *c)
+{
+    if (c->fd < 0 || c->closing)
+        return;
+    const uint8_t *p;
+    size_t n, sum = 0;
+    bool blocked = false;
+    while (!blocked && sum < FLUSH_BYTES && (n = slu_grpc_session_output(c->session, &p))) {
+        ssize_t w = send(c->fd, p, n, MSG_NOSIGNAL);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            blocked = true;
+        } else if (w < 0) {
+            conn_close(l, c);
+            return;
+        } else {
+            slu_grpc_session_sent(c->session, (size_t)w, l->now_us);
+            slu_metric_add(l->shared->bytes_out, (double)w);
+            sum += (size_t)w;
+            blocked = (size_t)w < n;
+        }
+    }
+    if (slu_grpc_session_done(c->session)) {
+        conn_finish(l, c);
+        return;
+    }
+    uint32_t out = blocked || sum >= FLUSH_BYTES ? EPOLLOUT : 0;
+    watch_events(l, c, out | (slu_grpc_session_choked(c->session) ? 0 : EPOLLIN));
+}
+
+static void conn_read(slu_grpc_loop *l, conn *c)
+{
+    ssize_t n = recv(c->fd, l->bytes, READ_BYTES, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n <= 0) {
+        conn_close(l, c);
+        return;
+    }
+    if (c->closing)
+        return;
+    slu_metric_add(l->shared->bytes_in, (double)n);
+    if (slu_grpc_session_feed(c->session, l->bytes, (size_t)n, l->now_us)) {
+        conn_flush(l, c);
+        if (c->fd >= 0)
+            conn_finish(l, c);
+    }
+}
+
+static void socket_options(int fd)
+{
+    int on = 1, idle = KEEPALIVE_S, timeout = USER_TIMEOUT_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+}
+
+static void conn_new(slu_grpc_loop *l, int fd)
+{
+    conn *c = calloc(1, sizeof *c);
+    if (!c)
+        goto fail_conn;
+    c->fd = fd;
+    c->events = EPOLLIN;
+    c->session = slu_grpc_session_new(l->core, c, l->now_us);
+    if (!c->session)
+        goto fail_session;
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
+    if (epoll_ctl(l->poll, EPOLL_CTL_ADD, fd, &e))
+        goto fail_poll;
+    socket_options(fd);
+    c->next = l->conns;
+    if (l->conns)
+        l->conns->prev = c;
+    l->conns = c;
+    l->n_conns++;
+    atomic_fetch_add(&l->shared->connections, 1);
+    slu_metric_add(l->shared->open, 1);
+    slu_metric_add(l->shared->accepted, 1);
+    return;
+fail_poll:
+    slu_grpc_session_free(c->session);
+fail_session:
+    free(c);
+fail_conn:
+    SLU_WARN("grpc", "no memory for a connection");
+    close(fd);
+}
+
+static void stop_listening(slu_grpc_loop *l)
+{
+    if (l->listening)
+        epoll_ctl(l->poll, EPOLL_CTL_DEL, l->listener, NULL);
+    l->listening = false;
+}
+
+static int resume_listening(slu_grpc_loop *l)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &l->listener};
+    if (l->listening || l->draining)
+        return 0;
+    if (epoll_ctl(l->poll, EPOLL_CTL_ADD, l->listener, &e))
+        return SLU_EIO;
+    l->listening = true;
+    return 0;
+}
+
+static void accept_some(slu_grpc_loop *l)
+{
+    for (int i = 0; i < ACCEPT_ROUND; i++) {
+        int fd = accept4(l->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+            continue;
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                SLU_WARN("grpc", "cannot accept, waiting a moment", SLU_STR("reason", strerror(errno)));
+                stop_listening(l); /* the next tick tries again; polling now would only burn the core */
+            }
+            return;
+        }
+        uint32_t open = atomic_load(&l->shared->connections);
+        if (open >= l->shared->max_connections) {
+            SLU_WARN("grpc", "connection refused, too many are open", SLU_U64("open", open),
+                     SLU_STR("limit", "serving.max_connections"));
+            slu_metric_add(l->shared->refused, 1);
+            close(fd);
+            continue;
+        }
+        conn_new(l, fd);
+    }
+}
+
+static void tick(slu_grpc_loop *l)
+{
+    bool busy = l->draining;
+    for (conn *c = l->conns, *next; c; c = next) {
+        const char *why = "";
+        next = c->next;
+        if (c->closing) {
+            busy = true;
+            if (l->now_us >= c->closing_us)
+                conn_close(l, c);
+            continue;
+        }
+        if (slu_grpc_session_tick(c->session, l->now_us, &why)) {
+            SLU_INFO("grpc", "connection closed", SLU_STR("reason", why));
+            conn_close(l, c);
+            continue;
+        }
+        busy |= slu_grpc_session_busy(c->session);
+    }
+    if (!l->listening && !l->draining) {
+        resume_listening(l);
+        busy = true;
+    }
+    l->next_tick_us = l->now_us + (busy ? TICK_BUSY_US : TICK_IDLE_US);
+}
+
+static void run_slice(slu_grpc_loop *l)
+{
+    int64_t until = l->now_us + SLICE_US;
+    while (slu_grpc_core_run(l->core, &slu_system_clock)) {
+        l->now_us = slu_mono_us(&slu_system_clock);
+        if (l->now_us >= until)
+            return;
+    }
+}
+
+static void flush_touched(slu_grpc_loop *l)
+{
+    conn *c;
+    while ((c = slu_grpc_core_touched(l->core)))
+        conn_flush(l, c);
+}
+
+/* Watchers hear NOT_SERVING first (the caller set it and core_changed queued them), then all get the GOAWAY.
+ */
+static void begin_drain(slu_grpc_loop *l)
+{
+    accept_some(l);
+    stop_listening(l);
+    close(l->listener);
+    l->listener = -1;
+    l->draining = true;
+    slu_grpc_core_changed(l->core);
+    while (slu_grpc_core_run(l->core, &slu_system_clock))
+        ;
+    l->now_us = slu_mono_us(&slu_system_clock);
+    for (conn *c = l->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->closing)
+            continue;
+        slu_grpc_session_drain(c->session, l->now_us);
+        conn_flush(l, c);
+    }
+    l->next_tick_us = l->now_us + TICK_BUSY_US;
+}
+
+static void check_shared(slu_grpc_loop *l)
+{
+    unsigned changes = atomic_load(&l->shared->changes);
+    if (changes != l->changes) {
+        l->changes = changes;
+        slu_grpc_core_changed(l->core);
+    }
+    if (!l->draining && atomic_load(&l->shared->drain_until_us))
+        begin_drain(l);
+}
+
+static int wait_ms(const slu_grpc_loop *l)
+{
+    if (slu_grpc_core_waiting(l->core))
+        return 0;
+    if (!l->n_conns && l->listening)
+        return -1;
+    int64_t us = l->next_tick_us - l->now_us;
+    return us <= 0 ? 0 : (int)((us + 999) / 1000);
+}
+
+static void handle_event(slu_grpc_loop *l, const struct epoll_event *e)
+{
+    if (e->data.ptr == &l->wake) {
+        uint64_t count;
+        (void)!read(l->wake, &count, sizeof count);
+        return;
+    }
+    if (e->data.ptr == &l->listener) {
+        accept_some(l);
+        return;
+    }
+    conn *c = e->data.ptr;
+    if (c->fd >= 0 && e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        conn_read(l, c);
+    if (c->fd >= 0 && e->events & EPOLLOUT)
+        conn_flush(l, c);
+}
+
+static bool over(slu_grpc_loop *l)
+{
+    return l->draining && (!l->n_conns || l->now_us >= atomic_load(&l->shared->drain_until_us));
+}
+
+static void *loop_main(void *arg)
+{
+    slu_grpc_loop *l = arg;
+    struct epoll_event events[EVENTS];
+    l->now_us = slu_mono_us(&slu_system_clock);
+    l->next_tick_us = l->now_us + TICK_IDLE_US;
+    while (!over(l)) {
+        int n = epoll_wait(l->poll, events, EVENTS, wait_ms(l));
+        l->now_us = slu_mono_us(&slu_system_clock);
+        for (int i = 0; i < n; i++)
+            handle_event(l, &events[i]);
+        if (n > 0 && l->next_tick_us > l->now_us + TICK_BUSY_US)
+            l->next_tick_us = l->now_us + TICK_BUSY_US;
+        check_shared(l);
+        run_slice(l);
+        flush_touched(l);
+        if (l->now_us >= l->next_tick_us) {
+            tick(l);
+            flush_touched(l);
+        }
+        bury(l);
+    }
+    while (l->conns) {
+        if (!l->conns->closing)
+            l->cut += slu_grpc_session_calls(l->conns->session);
+        conn_close(l, l->conns);
+    }
+    bury(l);
+    return NULL;
+}
+
+static void loop_free(slu_grpc_loop *l)
+{
+    if (l->listener >= 0)
+        close(l->listener);
+    if (l->poll >= 0)
+        close(l->poll);
+    if (l->wake >= 0)
+        close(l->wake);
+    slu_grpc_core_free(l->core);
+    free(l->bytes);
+    free(l);
+}
+
+static int start_thread(slu_grpc_loop *l)
+{
+    sigset_t all, old; /* signals are the main thread's */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(&l->thread, NULL, loop_main, l);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc)
+        return SLU_EIO;
+    char name[16];
+    snprintf(name, sizeof name, "grpc-%u", l->index);
+    pthread_setname_np(l->thread, name);
+    return 0;
+}
+
+int slu_grpc_loop_start(slu_grpc_shared *shared, int listener, uint32_t index, slu_grpc_loop **lp,
+                        slu_error *err)
+{
+    *lp = NULL;
+    slu_grpc_loop *l = calloc(1, sizeof *l);
+    if (!l) {
+        close(listener);
+        return slu_fail(err, SLU_ENOMEM, "out of memory for a gRPC loop");
+    }
+    l->shared = shared;
+    l->index = index;
+    l->listener = listener;
+    l->poll = epoll_create1(EPOLL_CLOEXEC);
+    l->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    l->core = slu_grpc_core_new(&shared->limits, shared->routes, index);
+    l->bytes = malloc(READ_BYTES);
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &l->wake};
+    if (!l->core || !l->bytes) {
+        loop_free(l);
+        return slu_fail(err, SLU_ENOMEM, "out of memory for a gRPC loop");
+    }
+    if (l->poll < 0 || l->wake < 0 || epoll_ctl(l->poll, EPOLL_CTL_ADD, l->wake, &e) || resume_listening(l) ||
+        start_thread(l)) {
+        int code = slu_fail(err, SLU_EIO, "cannot start a gRPC loop: %s", strerror(errno));
+        loop_free(l);
+        return code;
+    }
+    *lp = l;
+    return 0;
+}
+
+void slu_grpc_loop_wake(slu_grpc_loop *l)
+{
+    uint64_t one = 1;
+    (void)!write(l->wake, &one, sizeof one);
+}
+
+uint32_t slu_grpc_loop_join(slu_grpc_loop *l)
+{
+    pthread_join(l->thread, NULL);
+    uint32_t cut = l->cut;
+    loop_free(l);
+    return cut;
+}

@@ -1,0 +1,29 @@
+/* serving/grpc_loop.h - one thread: an epoll loop with a listener and its connections, around a grpc_core.
+ *
+ * A round reads what came, runs handlers (oldest request first, for about a millisecond, then looks at the
+ * sockets again so that overload is noticed and refused early), and writes each connection's answers with one
+ * send. A loop without connections sleeps without a timer. */
+#pragma once
+#include "serving/grpc_core.h"
+#include <stdatomic.h>
+
+/* What the loops of a server share; each field is touched rarely. */
+typedef struct slu_grpc_shared {
+    slu_grpc_limits limits;
+    uint32_t max_connections;
+    slu_grpc_routes *routes;
+    atomic_uint connections;
+    atomic_uint changes;            /* of health; counted up, then the loops are woken */
+    _Atomic int64_t drain_until_us; /* monotonic; 0: not draining */
+    slu_metric *open, *accepted, *refused, *bytes_in, *bytes_out;
+} slu_grpc_shared;
+
+typedef struct slu_grpc_loop slu_grpc_loop;
+
+/* Takes |listener| (non-blocking, listening) in every case. Starts the thread. Returns 0, SLU_EIO,
+ * SLU_ENOMEM. */
+int slu_grpc_loop_start(slu_grpc_shared *shared, int listener, uint32_t index, slu_grpc_loop **lp,
+                        slu_error *err);
+void slu_grpc_loop_wake(slu_grpc_loop *l); /* @thread any */
+/* Waits for the end of the drain, frees |l|. Returns the calls that were cut off. */
+uint32_t slu_grpc_loop_join(slu_grpc_loop *l);
