@@ -346,6 +346,35 @@ START_TEST(test_order)
 }
 END_TEST
 
+/* A timer that was popped is still in the store until the next commit. Late timers that flood memory must not
+ * make the table read it there again. */
+START_TEST(test_popped_stays_popped)
+{
+    enum { LATE = 2000 };
+    slu_store *s = sample_open();
+    slu_join_table *t = open_join(s, 1000);
+    slu_error err = SLU_ERROR_INIT;
+    slu_hash128 key = key_of(1);
+    int64_t deadline;
+    uint64_t sequence;
+    slu_join_timer_add(t, 1000, 1, key, &err);
+    commit(s, t);
+    ck_assert_int_eq(slu_join_timer_pop(t, 1000, &deadline, &sequence, &key, &err), 0);
+    for (uint64_t i = 0; i < LATE; i++)
+        slu_join_timer_add(t, 50, 100 + i, key, &err);
+    for (uint64_t i = 0; i < LATE; i++) {
+        ck_assert_int_eq(slu_join_timer_pop(t, 1000, &deadline, &sequence, &key, &err), 0);
+        ck_assert(deadline == 50 && sequence == 100 + i);
+    }
+    ck_assert_int_eq(slu_join_timer_pop(t, 2000, &deadline, &sequence, &key, &err), SLU_ENOTFOUND);
+    ck_assert_uint_eq(slu_join_timer_count(t), 0);
+    commit(s, t);
+    ck_assert_uint_eq(stored(s, SLU_FAMILY_TIMERS), 0);
+    slu_join_table_close(t);
+    slu_store_close(s);
+}
+END_TEST
+
 START_TEST(test_lost_timers_are_noticed)
 {
     slu_store *s = sample_open();
@@ -405,6 +434,7 @@ int main(void)
     tcase_add_loop_test(tc, test_against_model, 0, 4);
     tcase_add_test(tc, test_short_lives);
     tcase_add_test(tc, test_order);
+    tcase_add_test(tc, test_popped_stays_popped);
     tcase_add_test(tc, test_lost_timers_are_noticed);
     tcase_add_test(tc, test_bound);
     suite_add_tcase(suite, tc);
