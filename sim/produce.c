@@ -88,6 +88,34 @@ static void tidy(run *r, slu_cli *cli)
 
 /* ---- produce ---- */
 
+/* Instead of Kafka: JSON lines, as the file source reads them. */
+static int record(const slu_exchange_opts *opts, const slu_schema *schema, const char *path, slu_error *err)
+{
+    slu_world *world = NULL;
+    slu_exchange *x = NULL;
+    slu_event event;
+    slu_buf line = SLU_BUF_INIT;
+    FILE *f = fopen(path, "w");
+    int rc = f ? 0 : slu_fail(err, SLU_EIO, "%s: cannot be written", path);
+    if (!rc)
+        rc = slu_world_new(&(slu_world_opts){.seed = opts->seed}, &world, err);
+    if (!rc)
+        rc = slu_exchange_new(opts, world, schema, &x, err);
+    while (!rc && !slu_stop_requested && slu_exchange_next(x, &event)) {
+        slu_buf_clear(&line);
+        rc = slu_event_encode(schema, SLU_ENCODING_JSON, &event, &line);
+        slu_put_u8(&line, '\n');
+        if (!rc && fwrite(line.data, line.len, 1, f) != 1)
+            rc = slu_fail(err, SLU_EIO, "%s: cannot be written", path);
+    }
+    if (f && fclose(f))
+        rc = slu_fail(err, SLU_EIO, "%s: cannot be written", path);
+    slu_buf_free(&line);
+    slu_exchange_free(x);
+    slu_world_free(world);
+    return rc;
+}
+
 typedef struct accidents {
     slu_rng rng;
     double malformed;
@@ -129,6 +157,7 @@ int slu_sim_produce(int argc, char **argv)
 {
     const char *impressions = NULL, *seed = NULL, *span = NULL, *settle = NULL, *begin = NULL;
     const char *duplicates = NULL, *disorder = NULL, *late = NULL, *orphans = NULL, *malformed = NULL;
+    const char *file = NULL;
     run_text t = {NULL, NULL, NULL, NULL, NULL};
     const slu_cli_option options[] = {
         {"--impressions", "N", "how many items are shown (default 1000000)", &impressions},
@@ -142,6 +171,7 @@ int slu_sim_produce(int argc, char **argv)
         {"--late", "SHARE", "of events that arrive 3 days late (default 0.0005)", &late},
         {"--orphans", "SHARE", "clicks without impression, per impression (default 0.0005)", &orphans},
         {"--malformed", "SHARE", "messages that are no events, per event (default 0.0001)", &malformed},
+        {"--file", "FILE", "write JSON lines for sluice-replay instead of sending to Kafka", &file},
         RUN_OPTIONS(t),
         {NULL, NULL, NULL, NULL},
     };
@@ -176,6 +206,20 @@ int slu_sim_produce(int argc, char **argv)
     slu_error err = SLU_ERROR_INIT;
     slu_exchange_counts c = {0};
     char line[512], time[40];
+    if (file) {
+        int failed = record(&x, r.schema, file, &err);
+        if (failed)
+            fprintf(stderr, "%s: %s\n", p, err.message);
+        tidy(&r, &cli);
+        return failed != 0;
+    }
+    if (file) {
+        int rc = record(&x, r.schema, file, &err);
+        if (rc)
+            fprintf(stderr, "%s: %s\n", p, err.message);
+        tidy(&r, &cli);
+        return rc != 0;
+    }
     int rc = start(&r, &cli, &t, &err);
     if (!rc)
         rc = produce(&r, &x, &bad, &c, &err);
