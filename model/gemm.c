@@ -3,6 +3,10 @@
 #include <pthread.h>
 #include <stdio.h>
 
+/* Where three passes over a matrix still cost less than packing it once (measured on towers of 304-128-64).
+ */
+#define FEW 3
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char backend[160];
 
@@ -27,16 +31,23 @@ void slu_gemm(bool transpose_a, bool transpose_b, uint32_t M, uint32_t N, uint32
     if (M == 0 || N == 0)
         return;
     pthread_once(&once, set_up);
-    /* One row or one column is a matrix-vector product: packing whole panels for it would cost more than the
-     * work. */
-    if (M == 1 && N > 1 && K > 0) {
-        cblas_sgemv(CblasRowMajor, transpose_b ? CblasNoTrans : CblasTrans, (int)(transpose_b ? N : K),
-                    (int)(transpose_b ? K : N), alpha, B, (int)ldb, A, (int)(transpose_a ? lda : 1), beta, C,
-                    1);
+    /* A few rows, one column, or a few inner elements are matrix-vector and outer products: packing whole
+     * panels for them, as a matrix product does, would cost more than the work. */
+    if (M <= FEW && N > 1 && K > 0) {
+        for (uint32_t i = 0; i < M; i++)
+            cblas_sgemv(CblasRowMajor, transpose_b ? CblasNoTrans : CblasTrans, (int)(transpose_b ? N : K),
+                        (int)(transpose_b ? K : N), alpha, B, (int)ldb,
+                        A + (transpose_a ? i : (size_t)i * lda), (int)(transpose_a ? lda : 1), beta,
+                        C + (size_t)i * ldc, 1);
     } else if (N == 1 && K > 0) {
         cblas_sgemv(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans, (int)(transpose_a ? K : M),
                     (int)(transpose_a ? M : K), alpha, A, (int)lda, B, (int)(transpose_b ? 1 : ldb), beta, C,
                     (int)ldc);
+    } else if (K <= FEW && beta == 1) {
+        for (uint32_t k = 0; k < K; k++)
+            cblas_sger(CblasRowMajor, (int)M, (int)N, alpha, A + (transpose_a ? (size_t)k * lda : k),
+                       (int)(transpose_a ? 1 : lda), B + (transpose_b ? k : (size_t)k * ldb),
+                       (int)(transpose_b ? ldb : 1), C, (int)ldc);
     } else {
         cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
                     transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, alpha, A, (int)lda, B,
