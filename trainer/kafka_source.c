@@ -19,7 +19,7 @@
 #define SCOUT_EVERY_US     (10 * SLU_SECOND_US) /* when all topics are known */
 #define SCOUT_MISSING_US   (SLU_SECOND_US / 2)  /* while one is missing or no broker answers */
 #define SCOUT_TIMEOUT_MS   2000
-#define COMMIT_INTERVAL_US SLU_SECOND_US
+#define COMMIT_INTERVAL_US (SLU_SECOND_US / 10) /* often enough for feeders that pace themselves by it */
 #define MISSING_LOG_US     (30 * SLU_SECOND_US)
 
 typedef struct partition {
