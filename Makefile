@@ -21,7 +21,7 @@ test: build ## Every test: unit, fuzz corpora, integration with a real Kafka, in
 	@ctest --test-dir $(BUILD) --output-on-failure -R '$(TESTS)'
 
 broker: deps ## A real single-node Apache Kafka for looking around, until Ctrl-C
-	@deploy/broker/kafka.sh run
+	@deploy/broker/broker.sh run
 
 deps: ## Install the Debian packages that are missing
 	@deploy/deps.sh build
