@@ -638,7 +638,9 @@ bool slu_grpc_session_done(const slu_grpc_session *s)
         return false;
     if (s->foreign || s->broken)
         return true;
-    if (s->greeted < GREETING || nghttp2_session_want_write(s->h2))
+    /* After the first step of a goodbye nghttp2 would be content to stop reading, yet calls may be on their
+     * way. */
+    if (s->greeted < GREETING || nghttp2_session_want_write(s->h2) || s->goodbye == 1)
         return false;
     return !nghttp2_session_want_read(s->h2) || (s->goodbye == 2 && !s->calls);
 }
