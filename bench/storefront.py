@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 ORACLE = ["training.label_policy=oracle", "training.batch_size=512", "training.dense_every=512",
-          "training.max_batch_delay=36500d", "optimizer.rows.rate=0.05", "optimizer.dense.rate=0.001"]
+          "training.max_batch_delay=1d", "optimizer.rows.rate=0.05", "optimizer.dense.rate=0.001"]
 MMOE = ["model.architecture=mmoe", "model.experts=4", "model.expert_layers=[128]", "model.towers=[64]"]
 NARROW = ["model.wide=false"]
 ADAGRAD = ["optimizer.wide.kind=adagrad", "optimizer.wide.rate=0.05", "optimizer.wide.beta=1e-8"]
