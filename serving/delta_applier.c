@@ -38,6 +38,10 @@ struct slu_delta_applier {
     float *dense;     /* (P) */
     size_t dense_has; /* floats of it that have come, in order */
     float *row;       /* the longest row: values in a message need not be aligned */
+
+    /* Only a base says what is different about its schema; deltas of the same schema repeat it. */
+    uint64_t foreign;
+    char foreign_why[800];
 };
 
 slu_delta_applier *slu_delta_applier_new(const slu_schema *schema, slu_model_table *table)
@@ -169,14 +173,20 @@ static int check_head(const model_delta *m, slu_error *err)
     return 0;
 }
 
-static int check_schema(const slu_delta_applier *a, const model_delta *m, slu_error *err)
+static int check_schema(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
     if (m->schema_fingerprint == slu_schema_fingerprint(a->schema))
         return 0;
+    slu_error why = SLU_ERROR_INIT;
     char where[64];
     snprintf(where, sizeof where, "version %" PRIu64 " of the trainer", m->version);
-    if (m->schema_text && m->schema_text[0] && slu_schema_compare(a->schema, m->schema_text, where, err))
-        return SLU_ESCHEMA;
+    bool text = m->schema_text && m->schema_text[0];
+    if (text && slu_schema_compare(a->schema, m->schema_text, where, &why)) {
+        a->foreign = m->schema_fingerprint;
+        snprintf(a->foreign_why, sizeof a->foreign_why, "%.*s", (int)sizeof a->foreign_why - 1, why.message);
+    }
+    if (a->foreign_why[0] && a->foreign == m->schema_fingerprint)
+        return slu_fail(err, SLU_ESCHEMA, "%s", a->foreign_why);
     return slu_fail(err, SLU_ESCHEMA,
                     "version %" PRIu64 " was trained for schema %016" PRIx64
                     ", this scorer's config is schema %016" PRIx64

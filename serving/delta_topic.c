@@ -81,6 +81,9 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     (void)rk;
     if (strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0)
         return; /* comes through on_error, with a budget */
+    if (strcmp(facility, "AUTOCREATE") == 0)
+        return; /* what a broker without the setting does is its own affair, and nothing to repeat each minute
+                 */
     if (level <= LOG_WARNING)
         SLU_WARN("rdkafka", text, SLU_STR("facility", facility));
     else

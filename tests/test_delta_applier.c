@@ -2,21 +2,15 @@
 #include "serving/delta_applier.h"
 #include "serving/served.h"
 #include "sluice/v1/delta.pb-c.h"
-#include "tests/feature_sample.h"
+#include "tests/delta_sample.h"
 #include "tests/suite.h"
-#include "trainer/delta.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define SEED    99u
-#define DENSE   500u
-#define LINEAGE 77u
-
-typedef struct messages {
-    slu_buf bytes[64];
-    uint32_t n;
-} messages;
+#define DENSE   DELTA_DENSE
+#define LINEAGE DELTA_LINEAGE
 
 /* What the sink was told, as a table of its own. */
 typedef struct mirror {
@@ -33,7 +27,7 @@ typedef struct fixture {
     slu_delta_applier *applier;
     slu_delta_builder *builder;
     mirror mirror;
-    messages m;
+    delta_messages m;
 } fixture;
 
 static void mirror_begin(void *ctx)
@@ -84,8 +78,7 @@ static void begin(fixture *f)
 
 static void end(fixture *f)
 {
-    for (uint32_t i = 0; i < 64; i++)
-        slu_buf_free(&f->m.bytes[i]);
+    delta_messages_free(&f->m);
     slu_delta_builder_free(f->builder);
     slu_delta_applier_free(f->applier);
     slu_model_table_free(f->mirror.table);
@@ -93,47 +86,10 @@ static void end(fixture *f)
     slu_schema_free(f->schema);
 }
 
-static void emit(void *ctx, const void *message, size_t len)
-{
-    messages *m = ctx;
-    ck_assert_uint_lt(m->n, 64);
-    slu_buf_clear(&m->bytes[m->n]);
-    slu_put_bytes(&m->bytes[m->n++], message, len);
-}
-
-typedef struct version {
-    bool base, dense;
-    uint64_t lineage, version, previous;
-    uint64_t first, last; /* ids of table 0 that get |value| */
-    uint64_t from, to;    /* ids of table 0 that are deleted */
-    float value;
-} version;
-
 /* The chunks of a version, in f->m. */
-static void build(fixture *f, version v)
+static void build(fixture *f, delta_version v)
 {
-    float row[64], dense[DENSE];
-    slu_delta_head head = {.lineage = v.lineage ? v.lineage : LINEAGE,
-                           .version = v.version,
-                           .previous_version = v.previous,
-                           .base = v.base,
-                           .schema_fingerprint = slu_schema_fingerprint(f->schema),
-                           .schema_text = slu_schema_text(f->schema),
-                           .learned_through_us = (int64_t)v.version * 1000,
-                           .committed_us = (int64_t)v.version * 1000 + 1};
-    for (int i = 0; i < 64; i++)
-        row[i] = v.value;
-    for (uint32_t i = 0; i < DENSE; i++)
-        dense[i] = v.value;
-    f->m.n = 0;
-    slu_delta_begin(f->builder, &head);
-    for (uint64_t id = v.first; id < v.last; id++)
-        slu_delta_row(f->builder, 0, id, row);
-    for (uint64_t id = v.from; id < v.to; id++)
-        slu_delta_tombstone(f->builder, 0, id);
-    if (v.dense || v.base)
-        slu_delta_dense(f->builder, dense, DENSE);
-    slu_delta_finish(f->builder, emit, &f->m);
+    delta_build(f->builder, f->schema, &v, &f->m);
 }
 
 static int give(fixture *f, uint32_t chunk, slu_error *err)
@@ -184,7 +140,7 @@ START_TEST(test_in_order)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 200, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 200, .value = 1});
     ck_assert_uint_gt(f.m.n, 5);
     ck_assert_int_eq(give(&f, 0, &err), 0);
     expect(&f, 1, -1); /* nothing is seen before all is there */
@@ -196,7 +152,7 @@ START_TEST(test_in_order)
     expect_version(&f, 10, 1);
     expect(&f, 199, 1);
 
-    build(&f, (version){
+    build(&f, (delta_version){
                   .version = 11, .previous = 10, .first = 150, .last = 300, .from = 1, .to = 3, .value = 2});
     ck_assert_uint_gt(f.m.n, 1);
     ck_assert_int_eq(give(&f, 0, &err), 0);
@@ -210,7 +166,7 @@ START_TEST(test_in_order)
     expect(&f, 150, 2);
     expect(&f, 299, 2);
 
-    build(&f, (version){.version = 12, .previous = 11, .dense = true, .value = 3});
+    build(&f, (delta_version){.version = 12, .previous = 11, .dense = true, .value = 3});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect_version(&f, 12, 3);
     ck_assert_int_eq(slu_model_current(f.table).learned_through_us, 12000);
@@ -225,7 +181,7 @@ START_TEST(test_repeated)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
     ck_assert_int_eq(give(&f, 0, &err), 0);
     ck_assert_int_eq(give(&f, 1, &err), 0);
     ck_assert_int_eq(give(&f, 1, &err), 0); /* one chunk again */
@@ -239,7 +195,7 @@ START_TEST(test_repeated)
     ck_assert_uint_eq(slu_delta_applier_counts(f.applier).applied, 1);
     ck_assert_uint_eq(slu_delta_applier_counts(f.applier).skipped, f.m.n);
 
-    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 150, .value = 2});
+    build(&f, (delta_version){.version = 11, .previous = 10, .first = 1, .last = 150, .value = 2});
     ck_assert_int_eq(give(&f, 0, &err), 0);
     ck_assert_int_eq(give(&f, 0, &err), 0);
     ck_assert_int_eq(give(&f, 1, &err), 0);
@@ -255,13 +211,13 @@ START_TEST(test_gap_then_base)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.version = 7, .previous = 6, .first = 1, .last = 3, .value = 9});
+    build(&f, (delta_version){.version = 7, .previous = 6, .first = 1, .last = 3, .value = 9});
     ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN);
     ck_assert_ptr_nonnull(strstr(err.message, "no model yet; waiting for the trainer's next base"));
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
     for (uint64_t v = 13; v < 16; v++) {
-        build(&f, (version){.version = v, .previous = v - 1, .first = 1, .last = 3, .value = 9});
+        build(&f, (delta_version){.version = v, .previous = v - 1, .first = 1, .last = 3, .value = 9});
         ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN);
         ck_assert_ptr_nonnull(strstr(err.message, "versions between them are missing"));
     }
@@ -269,11 +225,11 @@ START_TEST(test_gap_then_base)
     expect(&f, 1, 1);
     ck_assert_uint_eq(slu_delta_applier_counts(f.applier).gaps, 2);
     ck_assert_uint_eq(slu_delta_applier_counts(f.applier).refused, 0);
-    build(&f, (version){.base = true, .version = 16, .first = 2, .last = 50, .value = 4});
+    build(&f, (delta_version){.base = true, .version = 16, .first = 2, .last = 50, .value = 4});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect_version(&f, 16, 4);
     expect(&f, 1, -1);
-    build(&f, (version){.version = 17, .previous = 16, .first = 1, .last = 3, .value = 5});
+    build(&f, (delta_version){.version = 17, .previous = 16, .first = 1, .last = 3, .value = 5});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect(&f, 1, 5);
     end(&f);
@@ -286,9 +242,9 @@ START_TEST(test_holes)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 100, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
-    build(&f, (version){.base = true, .version = 20, .first = 1, .last = 100, .value = 2});
+    build(&f, (delta_version){.base = true, .version = 20, .first = 1, .last = 100, .value = 2});
     ck_assert_int_eq(give(&f, 0, &err), 0);
     ck_assert_int_eq(give(&f, 2, &err), SLU_EAGAIN); /* chunk 1 was lost */
     ck_assert(!slu_delta_applier_midway(f.applier));
@@ -297,7 +253,7 @@ START_TEST(test_holes)
     expect(&f, 1, 1);
     /* Another version in between. */
     ck_assert_int_eq(give(&f, 0, &err), 0);
-    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 2, .value = 3});
+    build(&f, (delta_version){.version = 11, .previous = 10, .first = 1, .last = 2, .value = 3});
     ck_assert_int_eq(give_all(&f, &err), 1);
     ck_assert(!f.mirror.midway);
     expect_version(&f, 11, 1);
@@ -313,10 +269,10 @@ START_TEST(test_first_delta)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.version = 1, .previous = 0, .first = 1, .last = 3, .value = 1});
+    build(&f, (delta_version){.version = 1, .previous = 0, .first = 1, .last = 3, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), SLU_EAGAIN); /* it does not bring the dense parameters */
     expect(&f, 1, -1);
-    build(&f, (version){.version = 1, .previous = 0, .dense = true, .first = 1, .last = 3, .value = 1});
+    build(&f, (delta_version){.version = 1, .previous = 0, .dense = true, .first = 1, .last = 3, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect_version(&f, 1, 1);
     expect(&f, 2, 1);
@@ -331,13 +287,13 @@ START_TEST(test_another_lineage)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.base = true, .version = 100, .first = 1, .last = 10, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 100, .first = 1, .last = 10, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
-    build(&f, (version){.lineage = 5, .version = 3, .previous = 2, .first = 1, .last = 10, .value = 2});
+    build(&f, (delta_version){.lineage = 5, .version = 3, .previous = 2, .first = 1, .last = 10, .value = 2});
     ck_assert_int_eq(give_all(&f, &err), SLU_EAGAIN);
     ck_assert_ptr_nonnull(strstr(err.message, "the trainer's store is another one"));
     expect_version(&f, 100, 1);
-    build(&f, (version){.lineage = 5, .base = true, .version = 3, .first = 5, .last = 10, .value = 2});
+    build(&f, (delta_version){.lineage = 5, .base = true, .version = 3, .first = 5, .last = 10, .value = 2});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect_version(&f, 3, 2);
     expect(&f, 1, -1);
@@ -353,9 +309,9 @@ START_TEST(test_restart)
     begin(&f);
     slu_delta_position at = {LINEAGE, 10, 5, 6};
     slu_delta_applier_resume(f.applier, &at);
-    build(&f, (version){.version = 10, .previous = 9, .first = 1, .last = 3, .value = 1});
+    build(&f, (delta_version){.version = 10, .previous = 9, .first = 1, .last = 3, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 0);
-    build(&f, (version){.version = 11, .previous = 10, .first = 1, .last = 3, .value = 1});
+    build(&f, (delta_version){.version = 11, .previous = 10, .first = 1, .last = 3, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
     expect_version(&f, 11, 0);
     end(&f);
@@ -382,7 +338,7 @@ START_TEST(test_refused)
     fixture f;
     slu_error err = SLU_ERROR_INIT;
     begin(&f);
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
 
     uint64_t id = 1;
@@ -455,7 +411,8 @@ START_TEST(test_another_schema)
                            .schema_fingerprint = slu_schema_fingerprint(theirs),
                            .schema_text = slu_schema_text(theirs)};
     slu_delta_begin(f.builder, &head);
-    slu_delta_finish(f.builder, emit, &f.m);
+    f.m.n = 0;
+    slu_delta_finish(f.builder, delta_emit, &f.m);
     ck_assert_int_eq(give(&f, 0, &err), SLU_ESCHEMA);
     ck_assert_msg(strstr(err.message, "device") != NULL, "%s", err.message);
     ck_assert_msg(strstr(err.message, "version 3 of the trainer") != NULL, "%s", err.message);
@@ -472,9 +429,10 @@ START_TEST(test_truncated_and_garbled)
     slu_rng rng;
     slu_rng_seed(&rng, SEED);
     begin(&f);
-    build(&f, (version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
+    build(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 10, .value = 1});
     ck_assert_int_eq(give_all(&f, &err), 1);
-    build(&f, (version){.version = 11, .previous = 10, .dense = true, .first = 1, .last = 4, .value = 2});
+    build(&f,
+          (delta_version){.version = 11, .previous = 10, .dense = true, .first = 1, .last = 4, .value = 2});
     for (size_t len = 0; len < f.m.bytes[0].len; len++) {
         slu_error_clear(&err);
         slu_delta_apply(f.applier, f.m.bytes[0].data, len, &err);
@@ -489,7 +447,8 @@ START_TEST(test_truncated_and_garbled)
         slu_error_clear(&err);
         slu_delta_apply(f.applier, copy, len, &err);
     }
-    build(&f, (version){.base = true, .lineage = 12345, .version = 99, .first = 1, .last = 10, .value = 6});
+    build(&f,
+          (delta_version){.base = true, .lineage = 12345, .version = 99, .first = 1, .last = 10, .value = 6});
     ck_assert_msg(give_all(&f, &err) == 1, "%s", err.message);
     expect_version(&f, 99, 6);
     expect(&f, 9, 6);
