@@ -126,20 +126,22 @@ number() { # FORMAT EXPRESSION
 if [ -n "$data" ]; then
     config=examples/storefront.yaml
     # Recorded time passes thousands of times faster than the clock on the wall; batches by age keep event time.
-    compression=(--set training.commit_every=250ms)
+    compression=()
     steps=(click cart purchase)
     [ -d "$data" ] || die "DATA=$data is not a folder"
 else
     config=examples/ads.yaml
     # Six days of world time pass in a minute, so a batch of a few hundred samples spans minutes of event time.
-    compression=(--set training.commit_every=250ms --set training.max_batch_delay=10m)
+    compression=(--set training.max_batch_delay=10m)
     steps=(click conversion)
 fi
 
-before=("impression" "${steps[@]}")
 run_id=$$-$(date +%s)
 sets=(--set "store.path=$dir/trainer" --set "serving.store=$dir/scorer" --set admin.trainer=127.0.0.1:0
       --set admin.scorer=127.0.0.1:0 --set serving.listen=127.0.0.1:0
+      # Topics are read in bunches as large as the backlog, and a bunch of clicks without the impressions around it is
+      # no fair sample: at this speed the backlog is kept small by quick commits and a short leash for the sender.
+      --set training.commit_every=150ms
       # The development broker keeps 5 MiB of a partition: a base must always be within them.
       --set publish.base_every_bytes=1MiB "${compression[@]}")
 
@@ -153,8 +155,11 @@ start_trainer() {
 
 start_broker() {
     if [ -n "${BROKERS:-}" ]; then
-        sets+=(--set "kafka.brokers=$BROKERS" --set "kafka.group=sluice-demo-$run_id"
-               --set "kafka.delta_topic=sluice-demo.$run_id.deltas")
+        local prefix=sluice-demo.$run_id topics
+        topics=$prefix.impressions
+        for step in "${steps[@]}"; do [ -n "$data" ] || topics+=", $prefix.$step"; done
+        sets+=(--set "kafka.brokers=$BROKERS" --set "kafka.group=$prefix" --set "kafka.topics=[$topics]"
+               --set "kafka.delta_topic=$prefix.deltas" --set "kafka.dead_letter_topic=$prefix.dead-letters")
         "$bin/sluice-sim" topics --config $config "${sets[@]}" >"$dir/topics.out" 2>"$dir/topics.log" ||
             die "no topics at $BROKERS"
         return
@@ -173,10 +178,10 @@ start_scorer() {
 
 start_events() {
     if [ -n "$data" ]; then
-        start events "$bin/sluice-sim" pump --config $config "${sets[@]}" --data "$data" --for "${seconds}s"
+        start events "$bin/sluice-sim" pump --config $config "${sets[@]}" --data "$data" --for "${seconds}s" --outstanding 4000
     else
         start events "$bin/sluice-sim" produce --config $config "${sets[@]}" --impressions "$impressions" \
-            --seed "$seed" --for "${seconds}s"
+            --seed "$seed" --for "${seconds}s" --outstanding 4000
     fi
 }
 
@@ -198,7 +203,7 @@ progress() {
     for i in "${!steps[@]}"; do
         local label="task=\"${steps[$i]}\",space=\"impression\""
         line+=$(printf '  %s %.3f %.4f %.2f' "${steps[$i]}" "$(metric sluice_trainer_auc "$label")" \
-            "$(metric sluice_trainer_logloss "$label")" "$(metric sluice_trainer_calibration "$label")")
+            "$(metric sluice_trainer_logloss "$label")" "$(metric sluice_trainer_calibration "$label")" | sed 's/nan nan nan/-/')
     done
     printf '%3ds %8.0f %8.0f %7.0f/s %6.0f  %5.2fs %s\n' $((SECONDS - began)) "$(events received)" "$samples" \
         "$(number %f "$last_time ? ($samples - $last_samples) / ($now - $last_time) : 0")" \

@@ -6,6 +6,7 @@
 #include "feature/schema.h"
 
 int slu_sim_broker(int argc, char **argv);
+int slu_sim_topics(int argc, char **argv);
 int slu_sim_produce(int argc, char **argv);
 int slu_sim_pump(int argc, char **argv);
 int slu_sim_ask(int argc, char **argv);

@@ -9,6 +9,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"broker", "a development broker (librdkafka's mock cluster)", slu_sim_broker},
+    {"topics", "the topics of a config at a broker", slu_sim_topics},
     {"produce", "events of a simulated ad exchange into Kafka", slu_sim_produce},
     {"pump", "recorded events into Kafka", slu_sim_pump},
     {"ask", "score requests to a scorer: latency, freshness, and how well the model knows the truth",
