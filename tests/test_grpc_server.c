@@ -1,0 +1,226 @@
+/* The server over real sockets on loopback, asked by the small client of the simulator. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "serving/grpc_server.h"
+#include "sim/grpc_client.h"
+#include "tests/suite.h"
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static slu_grpc_server *server;
+static char address[64];
+static slu_error err;
+
+static slu_grpc_status echo(void *ctx, slu_grpc_call *call)
+{
+    (void)ctx;
+    if (call->request_len)
+        slu_put_bytes(call->response, call->request, call->request_len);
+    return SLU_GRPC_OK;
+}
+
+/* Sleeps as many ms as the request has bytes. */
+static slu_grpc_status nap(void *ctx, slu_grpc_call *call)
+{
+    (void)ctx;
+    usleep((useconds_t)call->request_len * 1000);
+    return SLU_GRPC_OK;
+}
+
+static slu_grpc_status refuse(void *ctx, slu_grpc_call *call)
+{
+    (void)ctx;
+    snprintf(call->message, sizeof call->message, "no: %zu%%", call->request_len);
+    return SLU_GRPC_NOT_FOUND;
+}
+
+static const slu_grpc_method methods[] = {
+    {"/t.S/Echo", echo, NULL}, {"/t.S/Nap", nap, NULL}, {"/t.S/Fail", refuse, NULL}, {NULL, NULL, NULL}};
+
+static slu_serving_opts options(void)
+{
+    return (slu_serving_opts){.listen = "127.0.0.1:0",
+                              .threads = 2,
+                              .max_request_bytes = 1 << 20,
+                              .max_streams = 64,
+                              .max_connections = 4,
+                              .max_queue = 100};
+}
+
+static void start(void)
+{
+    slu_serving_opts opts = options();
+    slu_log_setup(SLU_LOG_ERROR, SLU_LOGFMT);
+    slu_error_clear(&err);
+    ck_assert_msg(slu_grpc_server_start(&opts, methods, &server, &err) == 0, "%s", err.message);
+    snprintf(address, sizeof address, "127.0.0.1:%d", slu_grpc_server_port(server));
+}
+
+static slu_grpc_client *client(void)
+{
+    slu_grpc_client *c;
+    slu_error_clear(&err);
+    ck_assert_msg(slu_grpc_client_connect(address, 5 * SLU_SECOND_US, &c, &err) == 0, "%s", err.message);
+    return c;
+}
+
+START_TEST(test_calls)
+{
+    start();
+    slu_grpc_client *c = client();
+    slu_buf answer = SLU_BUF_INIT;
+    char message[200];
+    uint8_t *body = malloc(1 << 20);
+    memset(body, 'b', 1 << 20);
+    static const size_t sizes[] = {0, 1, 16384, 65536, 1 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int status =
+            slu_grpc_client_call(c, "/t.S/Echo", body, sizes[i], 5 * SLU_SECOND_US, &answer, message, 200);
+        ck_assert_msg(status == 0, "%d %s", status, message);
+        ck_assert_uint_eq(answer.len, sizes[i]);
+        ck_assert(!sizes[i] || !memcmp(answer.data, body, sizes[i]));
+    }
+    ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/Fail", body, 7, 0, &answer, message, 200),
+                     SLU_GRPC_NOT_FOUND);
+    ck_assert_str_eq(message, "no: 7%");
+    ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/None", body, 7, 0, &answer, message, 200),
+                     SLU_GRPC_UNIMPLEMENTED);
+    ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/Nap", body, 300, 20000, &answer, message, 200),
+                     SLU_GRPC_DEADLINE_EXCEEDED);
+    ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/Echo", body, 7, 0, &answer, message, 200), 0);
+    slu_buf_free(&answer);
+    free(body);
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+START_TEST(test_many_in_flight)
+{
+    start();
+    slu_grpc_client *c = client();
+    slu_buf answer = SLU_BUF_INIT;
+    char message[200], text[32];
+    int slots[50];
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 50; i++) {
+            int n = snprintf(text, sizeof text, "%d-%d", round, i);
+            slots[i] = slu_grpc_client_start(c, "/t.S/Echo", text, (size_t)n, 0, message, 200);
+            ck_assert_msg(slots[i] >= 0, "%s", message);
+        }
+        for (int i = 49; i >= 0; i--) {
+            size_t n = (size_t)snprintf(text, sizeof text, "%d-%d", round, i);
+            ck_assert_int_eq(slu_grpc_client_wait(c, slots[i], &answer, message, 200), 0);
+            ck_assert_uint_eq(answer.len, n);
+            ck_assert(!memcmp(answer.data, text, n));
+        }
+    }
+    slu_buf_free(&answer);
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+START_TEST(test_port_taken_and_bad_addresses)
+{
+    start();
+    slu_grpc_server *other;
+    slu_serving_opts opts = options();
+    opts.listen = address;
+    ck_assert_int_eq(slu_grpc_server_start(&opts, methods, &other, &err), SLU_EIO);
+    ck_assert_msg(strstr(err.message, "cannot listen on 127.0.0.1:") != NULL, "%s", err.message);
+    static char *bad[] = {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        opts.listen = bad[i];
+        slu_error_clear(&err);
+        ck_assert_int_eq(slu_grpc_server_start(&opts, methods, &other, &err), SLU_EINVAL);
+        ck_assert_ptr_null(other);
+    }
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+START_TEST(test_too_many_connections)
+{
+    start();
+    slu_log_setup(SLU_LOG_ERROR, SLU_LOGFMT);
+    slu_grpc_client *c[4], *extra;
+    for (int i = 0; i < 4; i++)
+        c[i] = client();
+    slu_error_clear(&err);
+    ck_assert_int_eq(slu_grpc_client_connect(address, 5 * SLU_SECOND_US, &extra, &err), SLU_EIO);
+    for (int i = 0; i < 4; i++)
+        slu_grpc_client_free(c[i]);
+    int rc = SLU_EIO; /* the server notices the closed ones in its own time */
+    for (int i = 0; rc && i < 100; i++) {
+        usleep(20000);
+        slu_error_clear(&err);
+        rc = slu_grpc_client_connect(address, 5 * SLU_SECOND_US, &extra, &err);
+    }
+    ck_assert_int_eq(rc, 0);
+    slu_grpc_client_free(extra);
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+static void *drain(void *result)
+{
+    *(uint32_t *)result = slu_grpc_server_drain(server, 5 * SLU_SECOND_US);
+    return NULL;
+}
+
+START_TEST(test_drain_lets_calls_finish)
+{
+    start();
+    slu_grpc_client *c = client();
+    slu_buf answer = SLU_BUF_INIT;
+    char message[200], body[300] = {0};
+    int slot = slu_grpc_client_start(c, "/t.S/Nap", body, sizeof body, 0, message, 200);
+    usleep(50000);
+    uint32_t cut = 99;
+    pthread_t thread;
+    pthread_create(&thread, NULL, drain, &cut);
+    ck_assert_int_eq(slu_grpc_client_wait(c, slot, &answer, message, 200), 0);
+    ck_assert_int_ne(slu_grpc_client_call(c, "/t.S/Echo", "", 0, SLU_SECOND_US, &answer, message, 200), 0);
+    pthread_join(thread, NULL);
+    ck_assert_uint_eq(cut, 0);
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+    ck_assert_int_eq(slu_grpc_client_connect(address, SLU_SECOND_US, &c, &err), SLU_EIO);
+    slu_buf_free(&answer);
+}
+END_TEST
+
+START_TEST(test_http1_is_told)
+{
+    start();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)slu_grpc_server_port(server))};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    ck_assert_int_eq(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
+    char text[500] = "";
+    size_t have = 0;
+    ssize_t n;
+    while ((n = recv(fd, text + have, sizeof text - 1 - have, 0)) > 0)
+        have += (size_t)n;
+    ck_assert_int_eq(n, 0);
+    ck_assert_msg(strstr(text, "gRPC over HTTP/2") != NULL, "%s", text);
+    close(fd);
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+int main(void)
+{
+    return run_suite("grpc_server",
+                     (const TTest *[]){test_calls, test_many_in_flight, test_port_taken_and_bad_addresses,
+                                       test_too_many_connections, test_drain_lets_calls_finish,
+                                       test_http1_is_told, NULL});
+}
