@@ -545,10 +545,10 @@ static void close_source(slu_source *base)
     }
     if (s->queue)
         rd_kafka_queue_destroy(s->queue);
-    if (s->rk) {
-        rd_kafka_consumer_close(s->rk);
-        rd_kafka_destroy(s->rk);
-    }
+    /* Partitions were assigned by hand, so there is no group to leave; closing as a group member would wait
+     * for ever for a coordinator that is away. */
+    if (s->rk)
+        rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     free(s->handles);
     free(s->index);
     free(s->known);

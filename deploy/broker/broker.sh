@@ -113,6 +113,8 @@ group.initial.rebalance.delay.ms=0
 message.max.bytes=16777216
 replica.fetch.max.bytes=16777216
 auto.create.topics.enable=true
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 ${SLU_BROKER_CONFIG:-}
 EOF
     if [ ! -e "$dir/data/meta.properties" ]; then
