@@ -131,7 +131,7 @@ if [ -n "$data" ]; then
     [ -d "$data" ] || die "DATA=$data is not a folder"
 else
     config=examples/ads.yaml
-    # Six days of world time pass in a minute, so a batch of a few hundred samples spans minutes of event time.
+    # Twelve days of world time pass in a minute, so a batch of a few hundred samples spans minutes of event time.
     compression=(--set training.max_batch_delay=10m)
     steps=(click conversion)
 fi
@@ -139,9 +139,9 @@ fi
 run_id=$$-$(date +%s)
 sets=(--set "store.path=$dir/trainer" --set "serving.store=$dir/scorer" --set admin.trainer=127.0.0.1:0
       --set admin.scorer=127.0.0.1:0 --set serving.listen=127.0.0.1:0
-      # Topics are read in bunches as large as the backlog, and a bunch of clicks without the impressions around it is
-      # no fair sample: at this speed the backlog is kept small by quick commits and a short leash for the sender.
-      --set training.commit_every=150ms
+      # Topics are read in bunches, and a bunch of clicks without the impressions around it is no fair sample: at this
+      # speed the bunches are kept small by small fetches, quick commits and a short leash for the sender.
+      --set kafka.rdkafka.fetch.message.max.bytes=32768 --set training.commit_every=150ms
       # The development broker keeps 5 MiB of a partition: a base must always be within them.
       --set publish.base_every_bytes=1MiB "${compression[@]}")
 

@@ -162,7 +162,7 @@ int slu_sim_produce(int argc, char **argv)
     const slu_cli_option options[] = {
         {"--impressions", "N", "how many items are shown (default 1000000)", &impressions},
         {"--seed", "N", "of the world and its events (default 1)", &seed},
-        {"--span", "DURATION", "world time that they take (default 6d)", &span},
+        {"--span", "DURATION", "world time that they take (default 12d)", &span},
         {"--settle", "DURATION", "world time after the last one in which steps are still told (default 10m)",
          &settle},
         {"--start", "TIME", "world time of the beginning (default: so that it ends now)", &begin},
@@ -188,7 +188,7 @@ int slu_sim_produce(int argc, char **argv)
     slu_exchange_opts x = {.seed = (uint64_t)slu_sim_number(p, "--seed", seed, 1, 0, 1e15),
                            .impressions =
                                (uint64_t)slu_sim_number(p, "--impressions", impressions, 1e6, 1, 1e12),
-                           .span_us = slu_sim_duration(p, "--span", span, 6 * 86400 * SLU_SECOND_US),
+                           .span_us = slu_sim_duration(p, "--span", span, 12 * 86400 * SLU_SECOND_US),
                            .settle_us = slu_sim_duration(p, "--settle", settle, 600 * SLU_SECOND_US),
                            .duplicates = slu_sim_number(p, "--duplicates", duplicates, .002, 0, 1),
                            .disorder = slu_sim_number(p, "--disorder", disorder, .02, 0, 1),

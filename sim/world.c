@@ -262,7 +262,7 @@ static void make_item(slu_world *w, uint32_t i, slu_rng *rng)
     scatter(it->conversion_place, w->category_place[it->category][1], OWN_TASTE, rng);
     it->quality = slu_rng_normal(rng);
     it->conversion_quality = slu_rng_normal(rng);
-    it->drift_period_us = (8 + 12 * slu_rng_unit(rng)) * 86400e6;
+    it->drift_period_us = (15 + 25 * slu_rng_unit(rng)) * 86400e6;
     it->drift_phase = 2 * M_PI * slu_rng_unit(rng);
     snprintf(it->name, NAME, "i%u", i);
 }
