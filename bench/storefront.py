@@ -11,18 +11,17 @@ import subprocess
 import sys
 import tempfile
 
-ORACLE = ["training.label_policy=oracle", "training.batch_size=512", "training.dense_every=512",
-          "training.max_batch_delay=1d", "optimizer.rows.rate=0.05", "optimizer.dense.rate=0.001"]
+ORACLE = ["training.label_policy=oracle", "training.batch_size=512", "training.dense_every=512", "training.max_batch_delay=1d"]
 MMOE = ["model.architecture=mmoe", "model.experts=4", "model.expert_layers=[128]", "model.towers=[64]"]
-NARROW = ["model.wide=false"]
-ADAGRAD = ["optimizer.wide.kind=adagrad", "optimizer.wide.rate=0.05", "optimizer.wide.beta=1e-8"]
+# Without the wide part the rows and the network have to carry everything: the rates of the data's README.
+NARROW = ["model.wide=false", "optimizer.rows.rate=0.05", "optimizer.dense.rate=0.001"]
 
 # name, overrides, targets: CTR AUC, CTCVR AUC, and whether both calibrations must lie in .97 .. 1.03
 RUNS = [
     ("oracle esmm", ORACLE + NARROW, (.713, .703, False)),
     ("oracle mmoe", ORACLE + MMOE + NARROW, (.713, .703, False)),
-    ("oracle esmm + wide", ORACLE + ADAGRAD, (.7165, .713, False)),
-    ("oracle mmoe + wide", ORACLE + MMOE + ADAGRAD, (.7165, .713, False)),
+    ("oracle esmm + wide", ORACLE, (.7165, .713, False)),
+    ("oracle mmoe + wide", ORACLE + MMOE, (.7165, .713, False)),
     ("fnw esmm + wide (as shipped)", [], (.7165, .714, True)),
     ("fnw mmoe + wide", MMOE, None),
     ("window esmm + wide", ["training.label_policy=window"], None),
