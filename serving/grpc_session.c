@@ -601,6 +601,11 @@ int slu_grpc_session_tick(slu_grpc_session *s, int64_t now_us, const char **why)
         next = st->next; /* finishing does not free: streams leave when nghttp2 closes them */
         tick_stream(st, now_us);
     }
+    if (!s->calls && s->out_at == s->out.len && now_us - s->last_call_us > SLU_SECOND_US) {
+        slu_buf_free(
+            &s->out); /* thousands of idle connections should not each hold the buffer of their best day */
+        s->out_at = 0;
+    }
     if (s->goodbye == 1 && now_us - s->goodbye_us > SLU_SECOND_US)
         goodbye_now(s);
     if (!s->calls && !s->goodbye && s->greeted == GREETING && now_us - s->last_call_us > l->idle_us)
