@@ -34,12 +34,12 @@ static const double position_share[SLU_WORLD_POSITIONS] = {.22, .18, .15, .12, .
 static const double position_click[SLU_WORLD_POSITIONS] = {0, -.35, -.6, -.8, -.95, -1.1, -1.2, -1.3};
 
 /* How strong each part of the logits is (deviation over showings, roughly). */
-static const double TASTE_CLICK = .8, QUALITY_CLICK = .5, DRIFT_CLICK = .15, PERSON_CLICK = .1,
-                    RECENT_CLICK = .5, PRICE_CLICK = .2, HOUR_CLICK = .15;
+static const double TASTE_CLICK = .8, QUALITY_CLICK = .5, DRIFT_CLICK = .1, PERSON_CLICK = .1,
+                    RECENT_CLICK = .4, PRICE_CLICK = .2, HOUR_CLICK = .15;
 static const double TASTE_CONVERSION = .75, ADVERTISER_CONVERSION = .6, PRICE_CONVERSION = .4,
                     QUALITY_CONVERSION = .15, HOUR_CONVERSION = .15;
 /* A person is mostly their segment, an item mostly its category. */
-static const double OWN_TASTE = .15;
+static const double OWN_TASTE = .12;
 
 typedef struct person {
     uint32_t segment;
@@ -238,7 +238,7 @@ static void make_groups(slu_world *w, slu_rng *rng)
     for (uint32_t i = 0; i < w->o.segments; i++) {
         scatter(w->segment_taste[i][0], nowhere, 1, rng);
         scatter(w->segment_taste[i][1], w->segment_taste[i][0], 1, rng); /* partly related */
-        w->price_minded[i] = 1 + .5 * slu_rng_normal(rng);
+        w->price_minded[i] = 1 + .3 * slu_rng_normal(rng);
     }
     for (uint32_t i = 0; i < w->o.categories; i++) {
         scatter(w->category_place[i][0], nowhere, 1, rng);
