@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Reads all partitions by manual assignment: where to read is decided by the store alone, never by the group.
  *
@@ -27,9 +28,18 @@ typedef struct partition {
     int32_t number;
     int64_t next;      /* offset behind the newest record handed out; -1: none yet */
     int64_t active_us; /* monotonic: newest message, or when reading began */
-    bool at_end;       /* read to its end since then */
-    bool idle;         /* said so */
+    bool at_end;       /* read to its end since then, which was at |end| */
+    int64_t end;
+    bool idle; /* said so */
 } partition;
+
+/* "Where does this partition end now?", from the owner to the scout and back. One at a time. */
+typedef struct end_question {
+    uint32_t partition, topic;
+    int32_t number;
+    bool wanted;
+    int64_t high, told_us; /* the answer; high -1: none */
+} end_question;
 
 typedef struct kafka_source {
     slu_source base;
@@ -59,7 +69,8 @@ typedef struct kafka_source {
     pthread_cond_t wake;
     int32_t *counts; /* (n_topics) partitions, 0 unknown */
     int64_t seen_us; /* monotonic: newest answer of a broker */
-    bool stop, kicked;
+    end_question end;
+    bool stop;
     _Atomic uint32_t news; /* bumped when counts change */
     uint32_t news_taken;
 } kafka_source;
@@ -115,6 +126,22 @@ static bool scout_round(kafka_source *s)
     return complete;
 }
 
+/* Called with the lock, which is released while the broker is asked. */
+static void answer_end(kafka_source *s)
+{
+    end_question q = s->end;
+    int64_t low, high, asked_us = now_us();
+    pthread_mutex_unlock(&s->lock);
+    bool told = !rd_kafka_query_watermark_offsets(s->rk, topic_name(s, q.topic), q.number, &low, &high,
+                                                  SCOUT_TIMEOUT_MS);
+    if (!told)
+        usleep(SCOUT_MISSING_US);
+    pthread_mutex_lock(&s->lock);
+    s->end.wanted = false;
+    s->end.high = told ? high : -1;
+    s->end.told_us = asked_us;
+}
+
 static void *scout_main(void *arg)
 {
     kafka_source *s = arg;
@@ -126,9 +153,13 @@ static void *scout_main(void *arg)
         until.tv_sec += pause / SLU_SECOND_US + ns / 1000000000;
         until.tv_nsec = ns % 1000000000;
         pthread_mutex_lock(&s->lock);
-        while (!s->stop && !s->kicked && !pthread_cond_timedwait(&s->wake, &s->lock, &until))
-            ;
-        s->kicked = false;
+        int late = 0;
+        while (!s->stop && !late) {
+            if (s->end.wanted)
+                answer_end(s);
+            else
+                late = pthread_cond_timedwait(&s->wake, &s->lock, &until);
+        }
         bool stop = s->stop;
         pthread_mutex_unlock(&s->lock);
         if (stop)
@@ -144,12 +175,24 @@ static int64_t broker_seen(kafka_source *s)
     return seen;
 }
 
-static void kick_scout(kafka_source *s)
+/* The end of partition |i| as the broker told it at |not_before_us| or later; -1: the scout is on its way. */
+static int64_t verified_end(kafka_source *s, uint32_t i, int64_t not_before_us)
 {
+    int64_t high = -1;
     pthread_mutex_lock(&s->lock);
-    s->kicked = true;
-    pthread_cond_signal(&s->wake);
+    if (s->end.partition == i && s->end.high >= 0 && s->end.told_us >= not_before_us) {
+        high = s->end.high;
+        s->end.high = -1;
+    } else if (!s->end.wanted) {
+        s->end = (end_question){.partition = i,
+                                .topic = s->parts[i].topic,
+                                .number = s->parts[i].number,
+                                .wanted = true,
+                                .high = -1};
+        pthread_cond_signal(&s->wake);
+    }
     pthread_mutex_unlock(&s->lock);
+    return high;
 }
 
 static int start_scout(kafka_source *s, slu_error *err)
@@ -281,8 +324,10 @@ static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition 
     const char *topic = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
     switch (m->err) {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-        if (p)
+        if (p) {
             p->at_end = true;
+            p->end = m->offset;
+        }
         return 0;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: {
@@ -367,8 +412,8 @@ static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
 /* ---- silence ----------------------------------------------------------------------------------------------
  */
 
-/* A partition is idle when it was read to its end and nothing came for join.idle_timeout, while a broker
- * answered: that nobody could be asked is not silence. */
+/* A partition is idle when it was read to its end, nothing came for join.idle_timeout, and the broker says
+ * after that time that its end is still there: neither an outage nor a backlog behind one is silence. */
 static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
 {
     int64_t timeout = s->options->join.idle_timeout_us;
@@ -376,9 +421,12 @@ static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
         partition *p = &s->parts[i];
         if (p->idle || !p->at_end || now - p->active_us < timeout)
             continue;
-        if (broker_seen(s) < p->active_us + timeout) {
-            kick_scout(s);
-            return false;
+        int64_t high = verified_end(s, i, p->active_us + timeout);
+        if (high < 0)
+            return false; /* asked; the others have their turn after it */
+        if (high > p->end) {
+            p->active_us = now;
+            continue;
         }
         p->idle = true;
         *out = (slu_record){.kind = SLU_RECORD_IDLE, .partition = i, .offset = -1};

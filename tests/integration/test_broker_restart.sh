@@ -28,6 +28,9 @@ check_balance
 wait_for "acknowledged deltas" nothing_unacknowledged
 log_says "trouble with Kafka; trying again" || fail "no line about the trouble"
 expect "received" "$(events received)" "$total"
+# An outage is not silence: the watermark has waited for every partition's backlog.
+expect "late" "$(dead late)" 0
+expect "dead" "$(events dead)" "$((total - $(sort -u "$work/events" | wc -l)))"
 
 say "SIGTERM while the broker is away: the state is committed, exit 0"
 "$broker_sh" kill "$work/broker"
