@@ -171,7 +171,7 @@ start_broker() {
 
 start_scorer() {
     start scorer "$bin/sluice-scorer" --config $config "${sets[@]}"
-    await scorer 20 "port" grep -q 'msg=listening' "$dir/scorer.log"
+    await scorer 20 "port" grep -qs 'msg=listening' "$dir/scorer.log"
     scorer_at=127.0.0.1:$(logged scorer port)
     scorer_admin=127.0.0.1:$(logged scorer admin_port)
 }
