@@ -31,7 +31,8 @@ struct slu_join_timers {
     slu_store *store;
     size_t keep;     /* timers that the heap holds after reading or shedding; it may grow to twice as many */
     timer_list heap; /* all timers before the horizon, earliest first */
-    timer_list behind; /* timers at or behind the horizon that may not be in the store yet */
+    timer_list behind;    /* timers at or behind the horizon that may not be in the store yet */
+    timer_list unwritten; /* scratch of a flush */
     place horizon;
     place *popped; /* (n_popped) popped, but perhaps still in the store */
     size_t n_popped, cap_popped, popped_flushed;
@@ -133,6 +134,7 @@ void slu_join_timers_close(slu_join_timers *t)
         return;
     free(t->heap.v);
     free(t->behind.v);
+    free(t->unwritten.v);
     free(t->popped);
     free(t);
 }
@@ -317,28 +319,41 @@ uint64_t slu_join_timers_in_memory(const slu_join_timers *t)
 
 /* ---- committing ---- */
 
-static void flush_list(slu_join_timers *t, timer_list *l, slu_commit *c)
+/* Marks the timers of |l| that are not in the store yet as written by this flush and notes them. */
+static void gather_unwritten(slu_join_timers *t, timer_list *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->v[i].flush <= t->committed)
+            continue;
+        l->v[i].flush = t->flush;
+        push(&t->unwritten, l->v[i]);
+    }
+}
+
+/* In key order, which the store takes much faster. */
+static void write_unwritten(slu_join_timers *t, slu_commit *c)
 {
     uint8_t key[KEY_BYTES], value[VALUE_BYTES];
+    timer_list *l = &t->unwritten;
+    if (l->n)
+        qsort(l->v, l->n, sizeof *l->v, compare_timers);
     for (size_t i = 0; i < l->n; i++) {
-        timer *x = &l->v[i];
-        if (x->flush <= t->committed)
-            continue;
-        uint64_t hi = __builtin_bswap64(x->key.hi), lo = __builtin_bswap64(x->key.lo);
-        write_place(key, x->at);
+        uint64_t hi = __builtin_bswap64(l->v[i].key.hi), lo = __builtin_bswap64(l->v[i].key.lo);
+        write_place(key, l->v[i].at);
         memcpy(value, &hi, 8);
         memcpy(value + 8, &lo, 8);
         slu_commit_put(c, SLU_FAMILY_TIMERS, key, sizeof key, value, sizeof value);
-        x->flush = t->flush;
     }
+    l->n = 0;
 }
 
 void slu_join_timers_flush(slu_join_timers *t, slu_commit *c)
 {
     uint8_t key[KEY_BYTES];
     t->flush++;
-    flush_list(t, &t->heap, c);
-    flush_list(t, &t->behind, c);
+    gather_unwritten(t, &t->heap);
+    gather_unwritten(t, &t->behind);
+    write_unwritten(t, c);
     for (size_t i = 0; i < t->n_popped; i++) {
         write_place(key, t->popped[i]);
         slu_commit_delete(c, SLU_FAMILY_TIMERS, key, sizeof key);

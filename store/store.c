@@ -157,6 +157,24 @@ static rocksdb_cache_t *make_cache(uint64_t bytes)
     return cache;
 }
 
+/* A memtable that remembers where the last key went: commits write each family in key order, so most inserts
+ * need no search from the top of its skip list, which was a quarter of the trainer's time. Without it, should
+ * a RocksDB not know the option, everything works as well, only slower. */
+static rocksdb_options_t *with_insert_hints(rocksdb_options_t *o)
+{
+    char *refused = NULL;
+    rocksdb_options_t *hinted = rocksdb_options_create();
+    rocksdb_get_options_from_string(o, "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.0;",
+                                    hinted, &refused);
+    if (refused) {
+        rocksdb_free(refused);
+        rocksdb_options_destroy(hinted);
+        return o;
+    }
+    rocksdb_options_destroy(o);
+    return hinted;
+}
+
 static rocksdb_options_t *make_family_options(const struct family_traits *traits, rocksdb_cache_t *cache)
 {
     rocksdb_options_t *o = rocksdb_options_create();
@@ -182,7 +200,7 @@ static rocksdb_options_t *make_family_options(const struct family_traits *traits
     }
     rocksdb_options_set_block_based_table_factory(o, t);
     rocksdb_block_based_options_destroy(t);
-    return o;
+    return with_insert_hints(o);
 }
 
 /* ---- opening ---- */
