@@ -195,7 +195,8 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
     s->offset = *offset;
 done:
     if (rc)
-        slu_error_context(err, "store %s", slu_store_path(s->store));
+        slu_error_context(err, "store %s, a copy that may be deleted and is then read again",
+                          slu_store_path(s->store));
     return rc;
 }
 

@@ -9,6 +9,7 @@
 
 #define DENSE 20u
 
+static slu_options options; /* few tables: each run makes them anew */
 static slu_schema *schema;
 static uint32_t served[64];
 
@@ -37,9 +38,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     slu_model_table *table;
     if (!schema) {
-        if (slu_schema_new(&sample_options, &schema, NULL))
+        options = sample_options;
+        options.n_features = 2;
+        if (slu_schema_new(&options, &schema, NULL))
             abort();
-        served_floats(&sample_options, schema, served);
+        served_floats(&options, schema, served);
     }
     if (slu_model_table_new(served, slu_schema_tables(schema), DENSE, 64 << 20, &table, NULL))
         abort();

@@ -1,0 +1,87 @@
+/* Once warm, a score request allocates nothing: malloc is counted, here and in every library below. */
+#include "tests/score_fixture.h"
+#include "tests/suite.h"
+
+static unsigned long allocations;
+
+/* Sanitizers bring an allocator of their own; then only the calls are made. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define OWN_ALLOCATOR 1
+#endif
+#endif
+#if !defined(OWN_ALLOCATOR) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define COUNTED 1
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t alignment, size_t n);
+
+void *malloc(size_t n)
+{
+    allocations++;
+    return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    allocations++;
+    return __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+    allocations++;
+    return __libc_realloc(p, n);
+}
+
+void *aligned_alloc(size_t alignment, size_t n)
+{
+    allocations++;
+    return __libc_memalign(alignment, n);
+}
+#endif
+
+START_TEST(test_nothing_is_allocated)
+{
+    enum { N = 600 };
+    char name[] = "item", text[N][8], *texts[N], message[512];
+    score_fixture f;
+    Sluice__V1__Column column = SLUICE__V1__COLUMN__INIT, *columns[] = {&column};
+    Sluice__V1__ScoreRequest m = SLUICE__V1__SCORE_REQUEST__INIT;
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    for (int i = 0; i < N; i++) {
+        snprintf(text[i], sizeof text[i], "i%d", i);
+        texts[i] = text[i];
+    }
+    m.candidates = N;
+    m.columns = columns;
+    m.n_columns = 1;
+    column.name = name;
+    column.text = texts;
+    column.n_text = N;
+    size_t len = sluice__v1__score_request__get_packed_size(&m);
+    uint8_t *bytes = malloc(len);
+    sluice__v1__score_request__pack(&m, bytes);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(fixture_call(&f, bytes, len, INT64_MAX, message), SLU_GRPC_OK);
+    unsigned long before = allocations;
+    bool ok = true;
+    for (int i = 0; i < 50; i++)
+        ok &= fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK;
+    unsigned long after = allocations;
+    ck_assert(ok);
+#ifdef COUNTED
+    ck_assert_uint_gt(before, 0); /* the counter works */
+#endif
+    ck_assert_uint_eq(after, before);
+    free(bytes);
+    fixture_end(&f);
+}
+END_TEST
+
+int main(void)
+{
+    return run_suite("score_warm", (const TTest *const[]){test_nothing_is_allocated, NULL});
+}
