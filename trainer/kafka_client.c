@@ -33,12 +33,18 @@ static int refuse_reserved(const char *key, slu_error *err)
     return 0;
 }
 
-/* librdkafka's own lines. Connection failures come through on_error with a budget, so they are left out. */
+/* librdkafka's own lines. Connection failures come through on_error with a budget, so they are left out; so
+ * is a complaint about old brokers that would come with every look for new partitions. */
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
     (void)rk;
-    if (strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0)
-        return;
+    static const char *const left_out[] = {"FAIL", "ERROR", "AUTOCREATE"};
+    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
+        if (strcmp(facility, left_out[i]) == 0)
+            return;
+    /* A broker that does not know the setting makes librdkafka say so with every look at the metadata. */
+    if (strcmp(facility, "AUTOCREATE") == 0)
+        level = LOG_DEBUG;
     if (level <= LOG_ERR)
         SLU_ERROR("rdkafka", text, SLU_STR("facility", facility));
     else if (level <= LOG_WARNING)

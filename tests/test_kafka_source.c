@@ -1,0 +1,248 @@
+/* The Kafka source against librdkafka's mock cluster, with a real store for offsets. A real broker, and
+ * topics that come later, are met in tests/integration (the mock makes any topic that is asked for). */
+#include "store/state.h"
+#include "trainer/source.h"
+#include <check.h>
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MS 1000LL
+
+static char dir[64];
+static slu_options options;
+static slu_error err;
+static slu_store *store;
+static slu_source *source;
+static slu_record record;
+static rd_kafka_t *host;
+static rd_kafka_mock_cluster_t *cluster;
+static char *topics[] = {"events"};
+
+static void setup(void)
+{
+    strcpy(dir, "/tmp/slu_kafka_source_XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    slu_error_clear(&err);
+    char why[256], path[80];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "test.mock.num.brokers", "1", why, sizeof why);
+    host = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    ck_assert_ptr_nonnull(host);
+    cluster = rd_kafka_handle_mock_cluster(host);
+    rd_kafka_mock_topic_create(cluster, "events", 2, 1);
+    options = (slu_options){0};
+    options.kafka.brokers = (char *)(uintptr_t)rd_kafka_mock_cluster_bootstraps(cluster);
+    options.kafka.group = "test";
+    options.kafka.topics = topics;
+    options.kafka.n_topics = 1;
+    options.kafka.encoding = SLU_ENCODING_JSON;
+    options.join.idle_timeout_us = 300 * MS;
+    options.training.max_batch_delay_us = 200 * MS;
+    snprintf(path, sizeof path, "%s/store", dir);
+    slu_store_config config = {
+        .path = path, .block_cache_bytes = 1 << 20, .create = true, .schema_text = "test"};
+    int rc = slu_store_open(&config, &store, &err);
+    ck_assert_msg(rc == 0, "%s", err.message);
+    source = NULL;
+}
+
+static void close_source(void)
+{
+    if (source)
+        source->ops->close(source);
+    source = NULL;
+}
+
+static void teardown(void)
+{
+    close_source();
+    slu_store_close(store);
+    rd_kafka_destroy(host);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    ck_assert_int_eq(system(command), 0);
+}
+
+static void produce(const char *topic, int partition, int from, int n)
+{
+    for (int i = from; i < from + n; i++) {
+        char text[32];
+        int len = snprintf(text, sizeof text, "%d", i);
+        ck_assert_int_eq(rd_kafka_producev(host, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition),
+                                           RD_KAFKA_V_VALUE(text, (size_t)len),
+                                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
+                         0);
+    }
+    ck_assert_int_eq(rd_kafka_flush(host, 30000), 0);
+}
+
+static void open_ok(void)
+{
+    int rc = slu_kafka_source_open(&options, store, 0, &source, &err);
+    ck_assert_msg(rc == 0, "%s", err.message);
+}
+
+/* The next record within half a minute. */
+static int next(void)
+{
+    int rc = 0;
+    for (int i = 0; i < 300 && rc == 0; i++)
+        rc = slu_source_next(source, 100, &record, &err);
+    return rc;
+}
+
+static void expect_kind(slu_record_kind kind)
+{
+    int rc = next();
+    ck_assert_msg(rc == 1, "%d: %s", rc, err.message);
+    ck_assert_msg(record.kind == kind, "kind %d, not %d", record.kind, kind);
+}
+
+static void expect_partitions(uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to; i++) {
+        expect_kind(SLU_RECORD_PARTITION);
+        ck_assert_uint_eq(record.partition, i);
+    }
+}
+
+/* Reads |n| events; those of a partition come in order, the first of partition i being |first[i]|. */
+static void expect_events(int n, int *first)
+{
+    while (n-- > 0) {
+        do {
+            int rc = next();
+            ck_assert_msg(rc == 1, "%d: %s", rc, err.message);
+        } while (record.kind != SLU_RECORD_EVENT);
+        char text[32] = "";
+        memcpy(text, record.bytes, record.len);
+        ck_assert_int_eq(atoi(text), first[record.partition]);
+        ck_assert_int_eq(record.offset, first[record.partition]++);
+        ck_assert_int_gt(record.arrival_us, 0);
+        ck_assert_int_eq(record.encoding, SLU_ENCODING_JSON);
+    }
+}
+
+static void store_offset(const char *topic, int32_t partition, int64_t offset)
+{
+    slu_commit *c = slu_commit_begin(store);
+    slu_state_put_offset(c, topic, partition, offset);
+    ck_assert_int_eq(slu_commit_write(c, &err), 0);
+    slu_commit_abandon(c);
+}
+
+START_TEST(test_read_all_then_silence)
+{
+    produce("events", 0, 0, 2000);
+    produce("events", 1, 0, 5);
+    open_ok();
+    expect_partitions(0, 2);
+    ck_assert_str_eq(source->ops->partition(source, 1).topic, "events");
+    ck_assert_int_eq(source->ops->partition(source, 1).partition, 1);
+    expect_events(2005, (int[]){0, 0});
+    double fraction;
+    ck_assert_int_eq(source->ops->lag(source, &fraction), 0);
+    /* Silence is told once: samples that wait, and each partition. */
+    int flushed = 0, idle[2] = {0};
+    for (int i = 0; i < 30; i++)
+        if (slu_source_next(source, 50, &record, &err) == 1) {
+            flushed += record.kind == SLU_RECORD_FLUSH;
+            if (record.kind == SLU_RECORD_IDLE)
+                idle[record.partition]++;
+        }
+    ck_assert_int_eq(flushed, 1);
+    ck_assert_int_eq(idle[0], 1);
+    ck_assert_int_eq(idle[1], 1);
+    produce("events", 1, 5, 1);
+    expect_events(1, (int[]){2000, 5});
+    expect_kind(SLU_RECORD_FLUSH);
+    expect_kind(SLU_RECORD_IDLE);
+    ck_assert_uint_eq(record.partition, 1);
+}
+END_TEST
+
+START_TEST(test_goes_on_from_the_store)
+{
+    produce("events", 0, 0, 100);
+    produce("events", 1, 0, 100);
+    store_offset("events", 0, 60);
+    store_offset("events", 1, 100);
+    open_ok();
+    expect_partitions(0, 2);
+    expect_events(40, (int[]){60, 100});
+    source->ops->committed(source, (int64_t[]){100, -1}, 2);
+    close_source();
+    /* The group was told, for lag tools; it decides nothing. */
+    store_offset("events", 0, 90);
+    open_ok();
+    expect_partitions(0, 2);
+    expect_events(10, (int[]){90, 100});
+}
+END_TEST
+
+/* The store is ahead of the topic: it was made anew, or this is another cluster. */
+START_TEST(test_offset_out_of_range)
+{
+    produce("events", 0, 0, 10);
+    store_offset("events", 0, 5000);
+    open_ok();
+    int rc;
+    while ((rc = next()) == 1)
+        ck_assert_int_ne(record.kind, SLU_RECORD_EVENT);
+    ck_assert_int_eq(rc, SLU_EKAFKA);
+    ck_assert_msg(strstr(err.message, "topic events partition 0") && strstr(err.message, "5000") &&
+                      strstr(err.message, "empty store.path"),
+                  "%s", err.message);
+}
+END_TEST
+
+START_TEST(test_check)
+{
+    ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 10000, &source, &err), 0);
+    close_source();
+    options.kafka.brokers = "127.0.0.1:1";
+    ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 600, &source, &err), SLU_EKAFKA);
+    ck_assert_ptr_null(source);
+    ck_assert_msg(strstr(err.message, "127.0.0.1:1") && strstr(err.message, "kafka.brokers"), "%s",
+                  err.message);
+    slu_error_clear(&err);
+    options.kafka.rdkafka = &(slu_kv_opts){"group.id", "other"};
+    options.kafka.n_rdkafka = 1;
+    ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 600, &source, &err), SLU_ECONFIG);
+    ck_assert_msg(strstr(err.message, "set kafka.group") != NULL, "%s", err.message);
+}
+END_TEST
+
+START_TEST(test_no_broker)
+{
+    options.kafka.brokers = "127.0.0.1:1";
+    open_ok(); /* it may come */
+    for (int i = 0; i < 5; i++)
+        ck_assert_int_eq(slu_source_next(source, 50, &record, &err), 0);
+    double fraction;
+    ck_assert_int_eq(source->ops->lag(source, &fraction), -1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("kafka_source");
+    TCase *t = tcase_create("mock cluster");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, test_read_all_then_silence);
+    tcase_add_test(t, test_goes_on_from_the_store);
+    tcase_add_test(t, test_offset_out_of_range);
+    tcase_add_test(t, test_check);
+    tcase_add_test(t, test_no_broker);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
