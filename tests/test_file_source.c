@@ -1,5 +1,6 @@
 /* Recorded files in, one time-ordered sequence of records out; and the labels that oracle.c reads from it. */
 #include "feature/schema.h"
+#include "store/state.h"
 #include "trainer/oracle.h"
 #include "trainer/source.h"
 #include "trainer/text_file.h"
@@ -66,11 +67,13 @@ static void write_file(const char *name, const char *text)
     write_bytes(name, text, strlen(text));
 }
 
+static slu_store *store; /* NULL: from the beginning */
+
 static int open_source(slu_file_opts *files, uint32_t n)
 {
     options.files = files;
     options.n_files = n;
-    return slu_file_source_open(&options, schema, dir, NULL, &source, &err);
+    return slu_file_source_open(&options, schema, dir, store, &source, &err);
 }
 
 static void open_ok(slu_file_opts *files, uint32_t n)
@@ -224,7 +227,7 @@ START_TEST(test_dead_lines)
                       "ok,4,x,,\n";
     size_t n = strlen(text);
     memset(text + n, 'L', 3000);
-    strcpy(text + n + 3000, "\nok2,5,y,,\n");
+    strcpy(text + n + 3000, "\nok2,5,y,,\nb,253402300800,x,,\n"); /* the year 10000 */
     char cut[2001];
     memset(cut, 'L', 2000);
     cut[2000] = 0;
@@ -233,16 +236,17 @@ START_TEST(test_dead_lines)
     open_ok(files, 1);
     expect_dead(SLU_DEAD_MALFORMED, 2, "3 cells, the header 5", "a,1,x");
     expect_dead(SLU_DEAD_MALFORMED, 3, "id is empty", ",2,x,,");
-    expect_dead(SLU_DEAD_MALFORMED, 4, "'t' is not a positive time: '-2'", "b,-2,x,,");
-    expect_dead(SLU_DEAD_MALFORMED, 5, "positive time", "b,0,x,,");
-    expect_dead(SLU_DEAD_MALFORMED, 6, "positive time", "b,99999999999999999999,x,,");
-    expect_dead(SLU_DEAD_MALFORMED, 7, "positive time", "b,2.5s,x,,");
+    expect_dead(SLU_DEAD_MALFORMED, 4, "'t' is not a time between 1970 and the year 9999: '-2'", "b,-2,x,,");
+    expect_dead(SLU_DEAD_MALFORMED, 5, "not a time", "b,0,x,,");
+    expect_dead(SLU_DEAD_MALFORMED, 6, "not a time", "b,99999999999999999999,x,,");
+    expect_dead(SLU_DEAD_MALFORMED, 7, "not a time", "b,2.5s,x,,");
     expect_dead(SLU_DEAD_MALFORMED, 8, "cell 3 goes on behind its closing quote", "b,3,\"x\"y,,");
     expect_dead(SLU_DEAD_MALFORMED, 9, "UTF-8", "b,3,\xff\xfe,,");
     expect_dead(SLU_DEAD_MALFORMED, 10, "not closed", "b,3,\"never closed,,");
     expect_impression("ok", 4 * SECOND, 11);
     expect_dead(SLU_DEAD_TOO_LARGE, 12, "max_message_bytes", cut);
     expect_impression("ok2", 5 * SECOND, 13);
+    expect_dead(SLU_DEAD_MALFORMED, 14, "year 9999", "b,253402300800,x,,");
     ck_assert_int_eq(next(), SLU_ECLOSED);
 }
 END_TEST
@@ -385,6 +389,32 @@ START_TEST(test_long_lines)
 }
 END_TEST
 
+/* A restart goes on behind the line that was committed, also when that record spanned lines. */
+START_TEST(test_goes_on_from_the_store)
+{
+    write_file("i.csv", "id,t,item,tags,price\na,1,x,,\nb,2,\"two\nlines\",,\nc,3,x,,\n");
+    write_file("e.csv", "us,ev,imp\n1000000,click,a\n2000000,click,b\n3000000,click,c\n");
+    char path[128];
+    snprintf(path, sizeof path, "%s/store", dir);
+    slu_store_config config = {
+        .path = path, .block_cache_bytes = 1 << 20, .create = true, .schema_text = "test"};
+    ck_assert_int_eq(slu_store_open(&config, &store, &err), 0);
+    slu_commit *c = slu_commit_begin(store);
+    slu_state_put_offset(c, "i.csv", 0, 4); /* behind line 3, where b begins */
+    slu_state_put_offset(c, "e.csv", 0, 3); /* behind line 2 */
+    ck_assert_int_eq(slu_commit_write(c, &err), 0);
+    slu_commit_abandon(c);
+    slu_file_opts files[] = {impressions_file("i.csv"), steps_file("e.csv")};
+    open_ok(files, 2);
+    expect_step("b", 0, 2 * SECOND, 3);
+    expect_impression("c", 3 * SECOND, 5);
+    expect_step("c", 0, 3 * SECOND, 4);
+    ck_assert_int_eq(next(), SLU_ECLOSED);
+    slu_store_close(store);
+    store = NULL;
+}
+END_TEST
+
 static uint32_t labels_of(const slu_oracle *o, const char *id)
 {
     return slu_oracle_steps(o, slu_hash_128(id, strlen(id), 0));
@@ -429,6 +459,7 @@ int main(void)
     tcase_add_test(t, test_refused);
     tcase_add_test(t, test_cut_off_gz);
     tcase_add_test(t, test_long_lines);
+    tcase_add_test(t, test_goes_on_from_the_store);
     tcase_add_test(t, test_oracle);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

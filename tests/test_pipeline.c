@@ -327,6 +327,60 @@ START_TEST(test_another_policy_is_refused)
 }
 END_TEST
 
+/* What waited in the batch fills a smaller one to the brim. */
+START_TEST(test_smaller_batches)
+{
+    life l = {.directory = sample_directory()};
+    begin(&l, options);
+    slu_pipeline_stats s;
+    int i = 0;
+    do {
+        feed(&l, i++);
+        slu_pipeline_refresh(l.pipeline);
+        slu_pipeline_get_stats(l.pipeline, &s);
+    } while (s.pending_samples != 3);
+    OK(slu_pipeline_commit(l.pipeline, err));
+    end(&l);
+    slu_options *o = sample_options((const char *[]){"training.batch_size=3"}, 1);
+    begin(&l, o);
+    for (; i < 200; i++)
+        feed(&l, i);
+    OK(slu_pipeline_finish(l.pipeline, err));
+    check_balance(&l);
+    end(&l);
+    sample_remove(l.directory);
+    slu_options_free(o);
+}
+END_TEST
+
+START_TEST(test_a_topic_that_left_holds_nothing)
+{
+    life l = {.directory = sample_directory()};
+    begin(&l, options);
+    char id[16];
+    slu_pipeline_stats s;
+    for (int i = 0; i < 20; i++) {
+        slu_value values[4];
+        slu_values fields[4];
+        if (i == 10) { /* a restart under a config without topic "left" */
+            OK(slu_pipeline_commit(l.pipeline, err));
+            end(&l);
+            begin(&l, options);
+        }
+        snprintf(id, sizeof id, "i%d", i);
+        slu_event e = sample_impression(schema, id, T0 + i * HOUR, "u", "p", values, fields);
+        slu_partition part = {i == 0 ? "left" : "t", 0};
+        slu_record r = {.kind = SLU_RECORD_EVENT, .partition = i == 0, .offset = i, .event = &e};
+        OK(slu_pipeline_feed(l.pipeline, &part, &r, err));
+    }
+    slu_pipeline_refresh(l.pipeline);
+    slu_pipeline_get_stats(l.pipeline, &s);
+    ck_assert_int_eq(s.watermark_us, T0 + 19 * HOUR - SECOND);
+    end(&l);
+    sample_remove(l.directory);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pipeline");
@@ -340,6 +394,8 @@ int main(void)
     tcase_add_test(c, test_too_large);
     tcase_add_test(c, test_oracle_knows_the_end);
     tcase_add_test(c, test_another_policy_is_refused);
+    tcase_add_test(c, test_smaller_batches);
+    tcase_add_test(c, test_a_topic_that_left_holds_nothing);
     suite_add_tcase(s, c);
     return sample_run(s);
 }

@@ -60,6 +60,82 @@ START_TEST(test_idle_lets_go_until_next_event)
 }
 END_TEST
 
+START_TEST(test_wakes_alone)
+{
+    slu_watermark *w = with_partitions(2);
+    slu_watermark_event(w, 0, 1000);
+    slu_watermark_event(w, 1, 200);
+    slu_watermark_idle(w, 0);
+    slu_watermark_idle(w, 1); /* the slowest was the last to fall silent */
+    ck_assert_int_eq(slu_watermark_now(w), 190);
+    slu_watermark_event(w, 0, 900); /* nothing new, but nobody else holds it now */
+    ck_assert_int_eq(slu_watermark_now(w), 990);
+    slu_watermark_event(w, 0, 2000);
+    ck_assert_int_eq(slu_watermark_now(w), 1990);
+    slu_watermark_free(w);
+}
+END_TEST
+
+/* At any moment: the lowest newest time of the active ones less the lateness, or what it was before. */
+START_TEST(test_equals_its_definition)
+{
+    enum { PARTS = 5, STEPS = 20000 };
+    slu_rng r;
+    slu_rng_seed(&r, 11);
+    slu_watermark *w = with_partitions(PARTS);
+    int64_t newest[PARTS], expected = INT64_MIN, now = 1000;
+    bool idle[PARTS] = {0};
+    for (int i = 0; i < PARTS; i++)
+        newest[i] = INT64_MIN;
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t at = (uint32_t)slu_rng_below(&r, PARTS);
+        uint64_t what = slu_rng_below(&r, 10);
+        now += (int64_t)slu_rng_below(&r, 30);
+        if (what < 4) {
+            idle[at] = true;
+            slu_watermark_idle(w, at);
+        } else if (what < 5) {
+            idle[at] = false;
+            slu_watermark_hold(w, at);
+            continue; /* seen with what comes next */
+        } else {
+            int64_t time_us = now - (int64_t)slu_rng_below(&r, 100);
+            idle[at] = false;
+            newest[at] = time_us > newest[at] ? time_us : newest[at];
+            slu_watermark_event(w, at, time_us);
+        }
+        int64_t slowest = INT64_MAX;
+        for (int i = 0; i < PARTS; i++)
+            if (!idle[i] && newest[i] < slowest)
+                slowest = newest[i];
+        if (slowest != INT64_MAX && slowest != INT64_MIN && slowest - 10 > expected)
+            expected = slowest - 10;
+        ck_assert_msg(slu_watermark_now(w) == expected, "seed 11, step %d: %lld, expected %lld", step,
+                      (long long)slu_watermark_now(w), (long long)expected);
+    }
+    slu_watermark_free(w);
+}
+END_TEST
+
+START_TEST(test_read_again_holds)
+{
+    slu_watermark *w = with_partitions(2);
+    slu_watermark_event(w, 0, 1000);
+    slu_watermark_event(w, 1, 200);
+    slu_watermark_idle(w, 1);
+    ck_assert_int_eq(slu_watermark_now(w), 990);
+    /* After a restart partition 1 has a backlog; partition 0's comes first. */
+    slu_watermark_hold(w, 1);
+    slu_watermark_event(w, 0, 9000);
+    ck_assert_int_eq(slu_watermark_now(w), 990);
+    slu_watermark_event(w, 1, 3000);
+    ck_assert_int_eq(slu_watermark_now(w), 2990);
+    slu_watermark_retire(w, 1); /* its topic is gone */
+    ck_assert_int_eq(slu_watermark_now(w), 8990);
+    slu_watermark_free(w);
+}
+END_TEST
+
 START_TEST(test_saved_by_name)
 {
     slu_watermark *w = with_partitions(2);
@@ -95,6 +171,9 @@ int main(void)
     tcase_add_test(c, test_slowest_partition_decides);
     tcase_add_test(c, test_never_backwards);
     tcase_add_test(c, test_idle_lets_go_until_next_event);
+    tcase_add_test(c, test_wakes_alone);
+    tcase_add_test(c, test_equals_its_definition);
+    tcase_add_test(c, test_read_again_holds);
     tcase_add_test(c, test_saved_by_name);
     suite_add_tcase(s, c);
     return sample_run(s);

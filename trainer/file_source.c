@@ -202,7 +202,7 @@ static bool parse_time(slu_span text, slu_time_unit unit, int64_t *us)
         }
     }
     *us = t;
-    return i == text.n && t > 0;
+    return i == text.n && t > 0 && t <= SLU_MAX_TIME_US;
 }
 
 static const char *id_fault(slu_span id)
@@ -271,7 +271,7 @@ static int row_event(file_source *s, recorded *f, const slu_span *cells, size_t 
                     (int)(kind_text.n < 64 ? kind_text.n : 64), kind_text.p);
     int64_t us;
     if (!parse_time(cells[f->time], f->opts->time_unit, &us))
-        return DEAD(f, SLU_DEAD_MALFORMED, raw, "column '%s' is not a positive time: '%.*s'",
+        return DEAD(f, SLU_DEAD_MALFORMED, raw, "column '%s' is not a time between 1970 and the year 9999: '%.*s'",
                     f->opts->time_column, (int)(cells[f->time].n < 40 ? cells[f->time].n : 40),
                     cells[f->time].p);
     f->event.time_us = us;

@@ -28,7 +28,7 @@ static int learn(slu_pipeline *p, slu_error *err)
     p->samples += said;
     p->batches++;
     p->learned_through_us = p->newest_arrival_us;
-    if (said) {
+    if (said && isfinite(loss)) {
         double mean = loss / said;
         p->loss_mean = p->loss_mean ? 0.999 * p->loss_mean + 0.001 * mean : mean;
     }
@@ -38,6 +38,10 @@ static int learn(slu_pipeline *p, slu_error *err)
 static int on_sample(void *ctx, const slu_sample *s, slu_error *err)
 {
     slu_pipeline *p = ctx;
+    /* A stored batch may be as large as a smaller training.batch_size allows. */
+    int rc = slu_batch_full(p->batch) ? learn(p, err) : 0;
+    if (rc)
+        return rc;
     slu_batch_add(p->batch, s, slu_watermark_newest(p->watermark));
     return slu_batch_full(p->batch) ? learn(p, err) : 0;
 }
@@ -208,6 +212,7 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
     p->changed = true;
     switch (r->kind) {
     case SLU_RECORD_PARTITION:
+        slu_watermark_hold(p->watermark, r->partition);
         return 0;
     case SLU_RECORD_EVENT:
         return feed_event(p, part, r, err);

@@ -18,6 +18,7 @@ struct slu_watermark {
     uint32_t *by_index; /* (n_index) source's number -> entry, UINT32_MAX unknown */
     uint32_t n_index;
     int64_t now_us, newest_us;
+    bool stale; /* a partition holds again since the last look at all of them */
 };
 
 slu_watermark *slu_watermark_new(int64_t allowed_lateness_us)
@@ -72,6 +73,7 @@ static entry *of_index(const slu_watermark *w, uint32_t index)
 static void recompute(slu_watermark *w)
 {
     int64_t slowest = INT64_MAX;
+    w->stale = false;
     for (uint32_t i = 0; i < w->n; i++)
         if (!w->entries[i].idle && w->entries[i].newest_us < slowest)
             slowest = w->entries[i].newest_us;
@@ -99,14 +101,22 @@ void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us)
     bool first = e->newest_us == INT64_MIN;
     /* Only the slowest partition's progress can move the watermark. */
     bool held = first || e->newest_us - w->lateness_us <= w->now_us;
+    /* One that wakes may be the only one: while all were idle the watermark stood behind it. */
+    bool woke = e->idle;
     e->idle = false;
     if (time_us > w->newest_us)
         w->newest_us = time_us;
-    if (time_us <= e->newest_us)
-        return;
-    e->newest_us = time_us;
-    if (held || w->now_us == INT64_MIN)
+    bool moved = time_us > e->newest_us;
+    if (moved)
+        e->newest_us = time_us;
+    if (woke || w->stale || (moved && (held || w->now_us == INT64_MIN)))
         recompute(w);
+}
+
+void slu_watermark_hold(slu_watermark *w, uint32_t index)
+{
+    of_index(w, index)->idle = false;
+    w->stale = true; /* looked at with the next event: holding alone moves nothing */
 }
 
 void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset)
@@ -117,6 +127,13 @@ void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset)
 void slu_watermark_idle(slu_watermark *w, uint32_t index)
 {
     of_index(w, index)->idle = true;
+    recompute(w);
+}
+
+void slu_watermark_retire(slu_watermark *w, uint32_t i)
+{
+    assert(i < w->n);
+    w->entries[i].idle = true;
     recompute(w);
 }
 
@@ -169,6 +186,7 @@ int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err
     slu_reader r = slu_reader_of(p, n);
     forget_entries(w);
     w->n_index = 0;
+    w->stale = true;
     w->now_us = (int64_t)slu_get_u64(&r);
     w->newest_us = (int64_t)slu_get_u64(&r);
     uint64_t count = slu_get_varint(&r);

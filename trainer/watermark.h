@@ -18,6 +18,9 @@ void slu_watermark_free(slu_watermark *w);
 
 /* Announces a partition (again); |index| is the source's number for it from now on. */
 void slu_watermark_partition(slu_watermark *w, uint32_t index, const slu_partition *part);
+/* The source begins to read the partition, perhaps again after a restart: what came in the meantime must not
+ * be late, so it holds the watermark until it delivers or falls silent. */
+void slu_watermark_hold(slu_watermark *w, uint32_t index);
 /* An event of |time_us| came from partition |index|; |next_offset| is what to read next. */
 void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us);
 void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset);
@@ -31,6 +34,9 @@ int64_t slu_watermark_newest(const slu_watermark *w);
 /* Known partitions by name, for offsets. next_offset is -1 until known. */
 uint32_t slu_watermark_count(const slu_watermark *w);
 void slu_watermark_at(const slu_watermark *w, uint32_t i, slu_partition *part, int64_t *next_offset);
+/* Known partition |i| is read no more (its topic left the config): it lets go of the watermark until it is
+ * held again. */
+void slu_watermark_retire(slu_watermark *w, uint32_t i);
 /* Next offset of the source's partition |index|, -1 unknown. */
 int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index);
 
