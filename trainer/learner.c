@@ -2,11 +2,14 @@
  */
 #include "trainer/learner.h"
 #include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
 #include "model/loss.h"
 #include "model/pooling.h"
 #include "model/spec.h"
 #include "store/state.h"
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +44,7 @@ struct slu_learner {
     uint64_t adam_steps;
     uint32_t gathered; /* samples in grads */
     bool params_changed, moments_changed, grads_changed;
+    slu_metric *skipped_steps;
     /* Scratch of a step. */
     uint32_t *refs;     /* (B * max_ids) position of each id occurrence in its table's ids */
     float *labels;      /* (B, T) */
@@ -168,6 +172,8 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
         return slu_fail(err, SLU_ENOMEM, "out of memory for the learner");
     l->options = options;
     l->schema = schema;
+    l->skipped_steps = slu_counter("sluice_trainer_skipped_dense_steps_total", NULL,
+                                   "Dense steps left out because their gradient was not finite.");
     l->rules = slu_row_rules_of(options);
     l->tables = slu_schema_tables(schema);
     l->slots = slu_schema_slots(schema);
@@ -439,8 +445,13 @@ static void step_dense(slu_learner *l, uint32_t said)
     l->grads_changed = true;
     if (l->gathered < l->options->training.dense_every)
         return;
-    slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
-                  1.0 / l->gathered);
+    double norm = slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
+                                1.0 / l->gathered);
+    if (!isfinite(norm)) {
+        slu_metric_add(l->skipped_steps, 1);
+        SLU_WARN("learner", "the gathered gradient is not finite; its dense step was skipped",
+                 SLU_U64("samples", l->gathered), SLU_U64("step", l->adam_steps));
+    }
     l->gathered = 0;
     l->params_changed = l->moments_changed = true;
 }
