@@ -34,11 +34,12 @@ static int out_of_memory(const checker *c)
     return slu_fail(c->err, SLU_ECONFIG, "%.200s: too large for a configuration", c->tree->name);
 }
 
-/* Appends to the path; the result goes to path_pop(). Too long a path is cut, it only serves messages. */
+/* Appends |key|, or |index| when there is no key, to the path; the result goes to path_pop(). Too long a path
+ * is cut, it only serves messages. */
 static size_t path_push(checker *c, const char *key, long index)
 {
     size_t n = strlen(c->path);
-    if (index >= 0)
+    if (!key)
         snprintf(c->path + n, sizeof c->path - n, "[%ld]", index);
     else
         snprintf(c->path + n, sizeof c->path - n, "%s%s", n ? "." : "", key);
