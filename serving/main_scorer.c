@@ -9,6 +9,7 @@
 #include "serving/delta_topic.h"
 #include "serving/grpc_server.h"
 #include "serving/score.h"
+#include "serving/scorer_page.h"
 #include "serving/served.h"
 #include "serving/subscriber.h"
 #include <stdio.h>
@@ -37,6 +38,7 @@ typedef struct scorer {
     slu_scorer *score;
     slu_grpc_server *server;
     slu_admin *admin;
+    scorer_page *page;
     scorer_metrics m;
     bool serving;
     bool ready; /* atomic: what the admin page says */
@@ -95,6 +97,11 @@ static bool is_ready(void *ctx, slu_buf *why)
     return false;
 }
 
+static void status(void *ctx, slu_buf *html)
+{
+    scorer_page_html(((scorer *)ctx)->page, html);
+}
+
 /* ---- setting up ---- */
 
 static uint64_t memory_limit(void)
@@ -138,9 +145,15 @@ static int start(scorer *s, slu_error *err)
                                 .table = s->table,
                                 .clock = &slu_system_clock,
                                 .threads = s->options->serving.threads};
-    slu_admin_opts admin = {
-        .listen = s->options->scorer_admin, .program = "sluice-scorer", .ready = is_ready, .ctx = s};
+    slu_admin_opts admin = {.listen = s->options->scorer_admin,
+                            .program = "sluice-scorer",
+                            .ready = is_ready,
+                            .status = status,
+                            .ctx = s};
     make_metrics(&s->m);
+    s->page = scorer_page_new(s->options, slu_schema_fingerprint(s->schema));
+    if (!s->page)
+        return slu_fail(err, SLU_ENOMEM, "no memory for the status page");
     rc = slu_scorer_new(&config, &s->score, err);
     if (!rc)
         rc = slu_subscriber_start(s->options, s->schema, s->table, &s->subscriber, err);
@@ -175,6 +188,7 @@ static void tick(scorer *s)
     slu_subscriber_stats st;
     slu_subscriber_get_stats(s->subscriber, &st);
     set_metrics(&s->m, &st);
+    scorer_page_update(s->page, &st, freshness(st.learned_through_us), slu_mono_us(&slu_system_clock));
     if (st.version && !s->serving) {
         s->serving = true;
         slu_grpc_server_set_serving(s->server, true);
@@ -219,7 +233,8 @@ static int stop(scorer *s)
 
 static void clear(scorer *s)
 {
-    slu_admin_stop(s->admin);
+    slu_admin_stop(s->admin); /* before what its page shows */
+    scorer_page_free(s->page);
     if (s->server)
         slu_grpc_server_free(s->server);
     slu_subscriber_stop(s->subscriber, NULL);

@@ -2,10 +2,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "trainer/trainer_page.h"
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,17 +19,18 @@ typedef struct task_metrics {
 
 struct slu_dashboard {
     const slu_options *options;
-    uint64_t schema_fingerprint;
     slu_metric *events[STATES], *dead[SLU_DEAD_REASONS];
     slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *freshness;
     slu_metric *lag, *partitions, *watermark_behind, *event_behind, *version, *loss;
     slu_metric *rows, *rows_created, *cache_bytes, *join_records, *join_timers, *outbox, *pending;
     task_metrics tasks[2 * SLU_MAX_STEPS];
 
-    pthread_mutex_t lock; /* of what follows */
-    slu_pipeline_stats stats;
-    slu_dashboard_facts facts;
-    int64_t started_us;
+    pthread_mutex_t lock; /* of the view, for readers on other threads; only the owner writes */
+    slu_trainer_view view;
+    struct { /* when the histories last got a point */
+        int64_t us;
+        uint64_t received, samples, dead;
+    } point;
 
     uint64_t logged_events, logged_samples; /* at the last line */
     int64_t logged_us;                      /* monotonic */
@@ -65,9 +66,11 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
     if (!d)
         return NULL;
     d->options = options;
-    d->schema_fingerprint = slu_schema_fingerprint(schema);
     pthread_mutex_init(&d->lock, NULL);
-    d->started_us = slu_wall_us(&slu_system_clock);
+    d->view.options = options;
+    d->view.schema_fingerprint = slu_schema_fingerprint(schema);
+    d->view.started_us = slu_wall_us(&slu_system_clock);
+    d->view.fresh_seconds = NAN;
     d->logged_us = slu_mono_us(&slu_system_clock);
     char label[64];
     for (int i = 0; i < STATES; i++) {
@@ -140,6 +143,34 @@ static double behind(int64_t now_us, int64_t t_us)
     return t_us == INT64_MIN || t_us == 0 ? NAN : (double)(now_us - t_us) / 1e6;
 }
 
+/* A point of the curves every few seconds; the first call has nothing to compare with. */
+static void remember(slu_dashboard *d)
+{
+    slu_trainer_view *v = &d->view;
+    const slu_event_counts *e = &v->stats.events;
+    int64_t now = slu_mono_us(&slu_system_clock);
+    double seconds = (double)(now - d->point.us) / 1e6;
+    if (d->point.us && now - d->point.us < SLU_HISTORY_STEP_US)
+        return;
+    if (d->point.us) {
+        v->events_per_s = (double)(e->received - d->point.received) / seconds;
+        v->samples_per_s = (double)(v->stats.samples - d->point.samples) / seconds;
+        v->dead_per_s = (double)(e->dead - d->point.dead) / seconds;
+        slu_history_push(&v->events, v->events_per_s);
+        slu_history_push(&v->samples, v->samples_per_s);
+        slu_history_push(&v->lag, v->facts.lag < 0 ? NAN : (double)v->facts.lag);
+        slu_history_push(&v->fresh, v->fresh_seconds);
+        for (uint32_t i = 0; i < v->stats.n_metrics; i++)
+            if (v->stats.metrics[i].entire_space && !isnan(v->stats.metrics[i].calibration))
+                slu_history_push(&v->calibration[v->stats.metrics[i].step],
+                                 fmin(fmax(v->stats.metrics[i].calibration, 0.5), 2));
+    }
+    d->point.us = now;
+    d->point.received = e->received;
+    d->point.samples = v->stats.samples;
+    d->point.dead = e->dead;
+}
+
 void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard_facts *facts)
 {
     slu_pipeline_stats s;
@@ -177,16 +208,21 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         slu_metric_set(d->dead[i], (double)s.events.dead_by_reason[i]);
     show_tasks(d, &s);
     pthread_mutex_lock(&d->lock);
-    d->stats = s;
-    d->facts = *facts;
+    d->view.stats = s;
+    d->view.facts = *facts;
+    remember(d);
     pthread_mutex_unlock(&d->lock);
 }
 
 void slu_dashboard_commit(slu_dashboard *d, double seconds, int64_t fresh_us)
 {
     slu_metric_observe(d->commit_seconds, seconds);
-    if (fresh_us >= 0)
-        slu_metric_observe(d->freshness, (double)fresh_us / 1e6);
+    if (fresh_us < 0)
+        return;
+    slu_metric_observe(d->freshness, (double)fresh_us / 1e6);
+    pthread_mutex_lock(&d->lock);
+    d->view.fresh_seconds = (double)fresh_us / 1e6;
+    pthread_mutex_unlock(&d->lock);
 }
 
 /* ---- log --------------------------------------------------------------------------------------------------
@@ -203,7 +239,7 @@ static const char *time_or_dash(int64_t us, char *out, size_t size)
 
 void slu_dashboard_log(slu_dashboard *d)
 {
-    const slu_pipeline_stats *s = &d->stats;
+    const slu_pipeline_stats *s = &d->view.stats;
     int64_t now = slu_mono_us(&slu_system_clock);
     double seconds = (double)(now - d->logged_us) / 1e6;
     if (seconds <= 0)
@@ -212,7 +248,7 @@ void slu_dashboard_log(slu_dashboard *d)
     SLU_INFO("trainer", "progress",
              SLU_F64("events_per_s", (double)(s->events.received - d->logged_events) / seconds),
              SLU_F64("samples_per_s", (double)(s->samples - d->logged_samples) / seconds),
-             SLU_I64("lag", d->facts.lag),
+             SLU_I64("lag", d->view.facts.lag),
              SLU_STR("watermark", time_or_dash(s->watermark_us, watermark, sizeof watermark)),
              SLU_U64("received", s->events.received), SLU_U64("learned", s->events.learned),
              SLU_U64("waiting", s->events.waiting), SLU_U64("dead", s->events.dead),
@@ -230,102 +266,19 @@ void slu_dashboard_log(slu_dashboard *d)
     }
 }
 
-/* ---- page
- * --------------------------------------------------------------------------------------------------- */
-
-static void put(slu_buf *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(slu_buf *out, const char *fmt, ...)
-{
-    char text[512];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    slu_put_bytes(out, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
-}
-
-static void put_escaped(slu_buf *out, const char *text)
-{
-    for (; *text; text++) {
-        if (strchr("<>&\"", *text))
-            put(out, "&#%d;", *text);
-        else
-            slu_put_u8(out, (uint8_t)*text);
-    }
-}
-
-static void put_number(slu_buf *out, double v)
-{
-    if (isnan(v))
-        put(out, "<td class=n>-");
-    else
-        put(out, "<td class=n>%.4f", v);
-}
-
-static void put_tasks(const slu_dashboard *d, const slu_pipeline_stats *s, slu_buf *out)
-{
-    put(out, "<h2>Tasks</h2><div class=table><table><tr><th>step<th>of<th class=n>scored<th class=n>positive"
-             "<th class=n>AUC<th class=n>log loss<th class=n>NE<th class=n>calibration</tr>");
-    for (uint32_t i = 0; i < s->n_metrics; i++) {
-        const slu_metric_row *r = &s->metrics[i];
-        if (!r->entire_space && r->step == 0)
-            continue;
-        put(out, "<tr><td>");
-        put_escaped(out, d->options->steps[r->step].name);
-        put(out, "<td>");
-        put_escaped(out, r->entire_space ? "impressions" : d->options->steps[r->step - 1].name);
-        put(out, "<td class=n>%" PRIu64 "<td class=n>%" PRIu64, r->count, r->positives);
-        put_number(out, r->auc);
-        put_number(out, r->logloss);
-        put_number(out, r->ne);
-        put_number(out, r->calibration);
-        put(out, "</tr>");
-    }
-    put(out, "</table></div>");
-}
-
-static void put_dead(const slu_pipeline_stats *s, slu_buf *out)
-{
-    if (!s->events.dead)
-        return;
-    put(out, "<h2>Dead letters</h2><div class=table><table><tr><th>reason<th class=n>events</tr>");
-    for (int i = SLU_DEAD_NONE + 1; i < SLU_DEAD_REASONS; i++)
-        if (s->events.dead_by_reason[i])
-            put(out, "<tr><td>%s<td class=n>%" PRIu64 "</tr>", slu_dead_reason_name((slu_dead_reason)i),
-                s->events.dead_by_reason[i]);
-    put(out, "</table></div>");
-}
+/* ---- page ---- */
 
 void slu_dashboard_html(slu_dashboard *d, slu_buf *out)
 {
+    slu_trainer_view *v = malloc(sizeof *v); /* too large for the small stack of an HTTP thread */
+    if (!v)
+        return;
     pthread_mutex_lock(&d->lock);
-    slu_pipeline_stats s = d->stats;
-    slu_dashboard_facts f = d->facts;
+    *v = d->view;
     pthread_mutex_unlock(&d->lock);
-    char watermark[40], newest[40], started[40], bytes[32];
-    put(out, "<p>Model <b>");
-    put_escaped(out, d->options->name);
-    put(out, "</b>, version %" PRIu64 ", schema %016" PRIx64 ", config %016" PRIx64 ", running since %s.</p>",
-        s.version, d->schema_fingerprint, slu_options_fingerprint(d->options),
-        slu_format_time(d->started_us, started, sizeof started));
-    put(out, "<h2>Events</h2><div class=table><table><tr><th class=n>received<th class=n>learned<th "
-             "class=n>waiting"
-             "<th class=n>dead<th class=n>lag<th class=n>partitions<th>newest event<th>watermark</tr>");
-    put(out, "<tr><td class=n>%" PRIu64 "<td class=n>%" PRIu64 "<td class=n>%" PRIu64 "<td class=n>%" PRIu64,
-        s.events.received, s.events.learned, s.events.waiting, s.events.dead);
-    put(out, "<td class=n>%" PRId64 "<td class=n>%u<td>%s<td>%s</tr></table></div>", f.lag, f.partitions,
-        time_or_dash(s.newest_event_us, newest, sizeof newest),
-        time_or_dash(s.watermark_us, watermark, sizeof watermark));
-    put_tasks(d, &s, out);
-    put_dead(&s, out);
-    put(out, "<h2>Training</h2><div class=table><table><tr><th class=n>samples<th class=n>batches<th "
-             "class=n>dense steps"
-             "<th class=n>commits<th class=n>rows in memory<th class=n>row cache<th class=n>open impressions"
-             "<th class=n>unacknowledged</tr>");
-    put(out,
-        "<tr><td class=n>%" PRIu64 "<td class=n>%" PRIu64 "<td class=n>%" PRIu64 "<td class=n>%" PRIu64
-        "<td class=n>%" PRIu64 "<td class=n>%s<td class=n>%" PRIu64 "<td class=n>%" PRIu64
-        "</tr></table></div>",
-        s.samples, s.batches, s.dense_steps, s.commits, s.rows_cached,
-        slu_format_size(s.row_cache_bytes, bytes, sizeof bytes), s.join_records, s.outbox_waiting);
+    v->fresh_p50 = slu_metric_quantile(d->freshness, 0.5);
+    v->fresh_p99 = slu_metric_quantile(d->freshness, 0.99);
+    v->commit_p99 = slu_metric_quantile(d->commit_seconds, 0.99);
+    slu_trainer_page(v, out);
+    free(v);
 }

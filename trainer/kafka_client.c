@@ -42,9 +42,6 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
         if (strcmp(facility, left_out[i]) == 0)
             return;
-    /* A broker that does not know the setting makes librdkafka say so with every look at the metadata. */
-    if (strcmp(facility, "AUTOCREATE") == 0)
-        level = LOG_DEBUG;
     if (level <= LOG_ERR)
         SLU_ERROR("rdkafka", text, SLU_STR("facility", facility));
     else if (level <= LOG_WARNING)
