@@ -219,6 +219,7 @@ void slu_workspace_free(slu_workspace *w)
     if (!w)
         return;
     free(w->block);
+    free(w->shared_block);
     free(w->grad);
     free(w->value);
     free(w);
@@ -245,6 +246,42 @@ float *slu_workspace_dx(slu_workspace *w)
     return w->train ? w->grad[SLU_BUFFER_X] : NULL;
 }
 
+/* Widest step that reads x, 0 when one of them is no dense layer. */
+static uint32_t widest_reader_of_x(const slu_graph *g)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < g->n_steps; i++) {
+        const slu_node *node = &g->nodes[g->members[g->steps[i].first]];
+        for (uint32_t k = 0; k < node->n_inputs; k++) {
+            if (slu_graph_input_of(g, node, k)->op != SLU_OP_INPUT)
+                continue;
+            if (g->steps[i].op != SLU_OP_DENSE)
+                return 0;
+            if (g->steps[i].width > widest)
+                widest = g->steps[i].width;
+        }
+    }
+    return widest;
+}
+
+struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width)
+{
+    uint32_t widest = widest_reader_of_x(w->net->g);
+    assert(w->train && !w->shared_block && first + width <= w->net->g->K);
+    if (!widest || !width)
+        return NULL;
+    size_t x = aligned((size_t)w->max_rows * width);
+    w->shared_block = calloc(2 * x + (size_t)w->max_rows * widest, sizeof *w->shared_block);
+    if (!w->shared_block)
+        return NULL;
+    w->shared = (slu_shared){.first = first,
+                             .width = width,
+                             .x = w->shared_block,
+                             .dx = w->shared_block + x,
+                             .scratch = w->shared_block + 2 * x};
+    return &w->shared;
+}
+
 /* ---- running ---- */
 
 void slu_net_forward(const slu_net *n, float *params, slu_workspace *w, uint32_t B, slu_net_mode mode)
@@ -268,6 +305,8 @@ void slu_net_backward(const slu_net *n, const float *params, float *grads, slu_w
     for (uint32_t i = 0; i < g->n_buffers; i++)
         if (i != SLU_BUFFER_LOGITS)
             memset(w->grad[i], 0, (size_t)B * g->columns[i] * sizeof(float));
+    if (w->shared.n)
+        memset(w->shared.dx, 0, (size_t)w->shared.n * w->shared.width * sizeof(float));
     for (uint32_t i = g->n_steps; i-- > 0;)
         slu_op_of(g->steps[i].op)->backward(&r, &g->steps[i]);
 }

@@ -79,6 +79,12 @@ float *slu_workspace_logits(
 float *slu_workspace_dlogits(slu_workspace *w); /* (max_rows, T): the caller writes before backward */
 float *slu_workspace_dx(slu_workspace *w);      /* (max_rows, K): after backward */
 
+/* Announces that many rows of x may agree in the columns [first, first + width), and returns the place to say
+ * how, batch by batch (model/shared.h): the caller sets n and of and writes x (n, width) before forward, and
+ * reads dx (n, width) after backward; those columns of the workspace's own x and dx then mean nothing. n 0 is
+ * a plain batch. NULL: out of memory, or something else than a dense layer reads x. For training workspaces. */
+struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width);
+
 typedef enum slu_net_mode { SLU_INFER, SLU_TRAIN } slu_net_mode;
 
 /* x -> logits for B rows. SLU_TRAIN uses and updates batch statistics in |params|, so training passes its own

@@ -4,6 +4,7 @@
 #include "model/gate.h"
 #include "model/mixture.h"
 #include "model/norm.h"
+#include "model/shared.h"
 #include <assert.h>
 
 #define MAX_MIXED SLU_NET_MAX_EXPERTS
@@ -23,13 +24,22 @@ static float *param_grad(const slu_run *r, size_t at)
     return at == SLU_NO_PARAM ? NULL : r->grads + at;
 }
 
+static bool shares(const slu_run *r, const slu_node *in)
+{
+    return in->op == SLU_OP_INPUT && r->w->shared.n;
+}
+
 /* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all.
  */
 static void dense_forward(const slu_run *r, const slu_step *s)
 {
     const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
     slu_view y = slu_run_value(r, first), x = slu_run_value(r, in);
-    slu_dense_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), r->B, in->width, s->width);
+    if (shares(r, in))
+        slu_shared_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), &r->w->shared, r->B, in->width,
+                           s->width);
+    else
+        slu_dense_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), r->B, in->width, s->width);
     for (uint32_t i = 0; i < s->n; i++) {
         const slu_node *node = member(r, s, i);
         slu_view out = slu_run_value(r, node);
@@ -49,8 +59,12 @@ static void dense_backward(const slu_run *r, const slu_step *s)
                                    node->width);
     }
     slu_view dy = slu_run_grad(r, first), x = slu_run_value(r, in), dx = slu_run_grad(r, in);
-    slu_dense_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
-                       param(r, first->weight), r->B, in->width, s->width);
+    if (shares(r, in))
+        slu_shared_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
+                            param(r, first->weight), &r->w->shared, r->B, in->width, s->width);
+    else
+        slu_dense_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
+                           param(r, first->weight), r->B, in->width, s->width);
 }
 
 static void batch_norm_forward(const slu_run *r, const slu_step *s)

@@ -1,6 +1,7 @@
 /* model/workspace.h - what net.c and ops.c share about one run of a network. */
 #pragma once
 #include "model/graph.h"
+#include "model/shared.h"
 
 struct slu_net {
     slu_graph *g;
@@ -15,7 +16,9 @@ struct slu_workspace {
     float **grad;       /* (n_buffers); NULL unless train */
     float *saved_row;   /* (saved_row, max_rows): one vector of max_rows per saved float */
     float *saved_fixed; /* (saved_fixed) */
-    float *block;       /* the one allocation behind them */
+    slu_shared shared;  /* width 0: no columns of x may be shared; n is the caller's, batch by batch */
+    float *shared_block;
+    float *block; /* the one allocation behind them, but for shared_block */
 };
 
 /* Everything an op needs, besides its node. */

@@ -6,8 +6,10 @@
 #include "base/metrics.h"
 #include "model/loss.h"
 #include "model/pooling.h"
+#include "model/shared.h"
 #include "model/spec.h"
 #include "store/state.h"
+#include "trainer/sharing.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -46,9 +48,11 @@ struct slu_learner {
     bool params_changed, moments_changed, grads_changed;
     slu_metric *skipped_steps;
     /* Scratch of a step. */
-    uint32_t *refs;     /* (B * max_ids) position of each id occurrence in its table's ids */
-    float *labels;      /* (B, T) */
-    uint8_t *says;      /* (B, T) */
+    uint32_t *refs; /* (B * max_ids) position of each id occurrence in its table's ids */
+    float *labels;  /* (B, T) */
+    uint8_t *says;  /* (B, T) */
+    slu_sharing sharing;
+    slu_shared *shared; /* of the workspace; NULL: this network shares nothing */
     const float **read; /* (max ids of a slot) */
     float **write;
     float task_weight[SLU_MAX_STEPS];
@@ -207,6 +211,11 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
                       l->n_params, batch);
         goto fail;
     }
+    if (slu_sharing_init(&l->sharing, schema, batch)) {
+        rc = slu_fail(err, SLU_ENOMEM, "out of memory for batches of %u", batch);
+        goto fail;
+    }
+    l->shared = slu_workspace_share(l->work, l->sharing.column, l->sharing.width);
     rc = size_tables(l, err);
     if (!rc)
         rc = open_rows(l, store, err);
@@ -238,6 +247,7 @@ void slu_learner_close(slu_learner *l)
     free(l->refs);
     free(l->labels);
     free(l->says);
+    slu_sharing_free(&l->sharing);
     free(l->read);
     free(l->write);
     free(l);
@@ -288,6 +298,7 @@ static uint32_t gather(slu_learner *l, const slu_batch *batch)
     uint32_t B = slu_batch_count(batch), T = l->tasks, said = 0;
     for (uint32_t i = 0; i < l->tables; i++)
         begin_table(&l->t[i]);
+    slu_sharing_begin(&l->sharing, B);
     uint32_t *ref = l->refs;
     for (uint32_t b = 0; b < B; b++) {
         const slu_sample *s = slu_batch_at(batch, b);
@@ -296,7 +307,10 @@ static uint32_t gather(slu_learner *l, const slu_batch *batch)
         bool label = has_label(s, T);
         uint32_t seconds = s->time_us > 0 ? (uint32_t)(s->time_us / SLU_SECOND_US) : 0;
         said += label;
+        const uint32_t *shared = ref;
         for (uint32_t i = 0; i < l->slots; i++) {
+            if (i == l->sharing.slot)
+                shared = ref;
             if (!counts[i])
                 continue;
             table_batch *t = &l->t[slu_schema_slot(l->schema, i)->table];
@@ -309,12 +323,29 @@ static uint32_t gather(slu_learner *l, const slu_batch *batch)
                 *ref++ = at;
             }
         }
+        slu_sharing_add(&l->sharing, b, counts, shared);
         for (uint32_t i = 0; i < T; i++) {
             l->labels[b * T + i] = s->labels >> i & 1;
             l->says[b * T + i] = s->say[i];
         }
     }
+    if (l->shared) {
+        l->shared->of = l->sharing.of;
+        l->shared->n = slu_sharing_end(&l->sharing, B) ? l->sharing.n : 0;
+    }
     return said;
+}
+
+/* How the columns of slot |i| of sample |b| are to be treated: NULL when another sample does it for this one,
+ * else where their part of x or dx begins: in |own|, the sample's row, or in its shared row in |rows|. */
+static inline float *columns_of(const slu_learner *l, const slu_slot *s, uint32_t i, uint32_t b, float *own,
+                                float *rows)
+{
+    const slu_sharing *h = &l->sharing;
+    if (!l->shared || !l->shared->n || i < h->slot || i >= h->end)
+        return own + s->input;
+    uint32_t row = h->of[b];
+    return h->sample[row] == b ? rows + (size_t)row * h->width + (s->input - h->column) : NULL;
 }
 
 static int fetch_rows(slu_learner *l, slu_error *err)
@@ -355,11 +386,13 @@ static void pool_inputs(slu_learner *l, const slu_batch *batch)
                 continue;
             }
             const table_batch *t = &l->t[s->table];
-            for (uint32_t k = 0; k < counts[i]; k++)
-                l->read[k] = readable(t->rows[*ref++]);
-            if (s->width)
-                slu_pool_forward(x + s->input, l->read, counts[i], s->width,
-                                 s->opts->pooling == SLU_POOL_MEAN);
+            float *out = columns_of(l, s, i, b, x, l->shared ? l->shared->x : NULL);
+            if (out && s->width) {
+                for (uint32_t k = 0; k < counts[i]; k++)
+                    l->read[k] = readable(t->rows[ref[k]]);
+                slu_pool_forward(out, l->read, counts[i], s->width, s->opts->pooling == SLU_POOL_MEAN);
+            }
+            ref += counts[i];
         }
     }
 }
@@ -393,8 +426,8 @@ static void add_wide(slu_learner *l, const slu_batch *batch)
 static void scatter_gradients(slu_learner *l, const slu_batch *batch)
 {
     uint32_t B = slu_batch_count(batch), K = slu_net_inputs(l->net), T = l->tasks;
-    const float *dx = slu_workspace_dx(l->work),
-                *dlogits = slu_workspace_dlogits(l->work); /* (B, K), (B, T) */
+    float *dx = slu_workspace_dx(l->work);                 /* (B, K) */
+    const float *dlogits = slu_workspace_dlogits(l->work); /* (B, T) */
     for (uint32_t i = 0; i < l->tables; i++) {
         table_batch *t = &l->t[i];
         memset(t->grads, 0, (size_t)t->u * (t->layout.dim + t->layout.tasks) * sizeof *t->grads);
@@ -411,8 +444,9 @@ static void scatter_gradients(slu_learner *l, const slu_batch *batch)
             int mean = s->opts->pooling == SLU_POOL_MEAN;
             for (uint32_t k = 0; k < counts[i]; k++)
                 l->write[k] = t->grads + (size_t)ref[k] * width;
-            if (s->width)
-                slu_pool_backward(l->write, dx + s->input, counts[i], s->width, mean);
+            const float *in = columns_of(l, s, i, b, dx, l->shared ? l->shared->dx : NULL);
+            if (in && s->width)
+                slu_pool_backward(l->write, in, counts[i], s->width, mean);
             if (slot_is_wide(l, s)) {
                 for (uint32_t k = 0; k < counts[i]; k++)
                     l->write[k] += t->layout.dim;
