@@ -1,5 +1,6 @@
 /* The Kafka source against librdkafka's mock cluster, with a real store for offsets. A real broker, and
  * topics that come later, are met in tests/integration (the mock makes any topic that is asked for). */
+#include "base/clock.h"
 #include "store/state.h"
 #include "trainer/source.h"
 #include <check.h>
@@ -185,6 +186,27 @@ START_TEST(test_goes_on_from_the_store)
 END_TEST
 
 /* The store is ahead of the topic: it was made anew, or this is another cluster. */
+/* Producers stamp messages: one from next year arrived now. */
+START_TEST(test_nothing_arrives_after_now)
+{
+    int64_t now = slu_wall_us(&slu_system_clock) / 1000;
+    int64_t stamps[] = {now + 365LL * 86400 * 1000, INT64_MAX / 2, now - 5000};
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(rd_kafka_producev(host, RD_KAFKA_V_TOPIC("events"), RD_KAFKA_V_PARTITION(0),
+                                           RD_KAFKA_V_VALUE("x", 1), RD_KAFKA_V_TIMESTAMP(stamps[i]),
+                                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
+                         0);
+    ck_assert_int_eq(rd_kafka_flush(host, 30000), 0);
+    open_ok();
+    expect_partitions(0, 2);
+    for (int i = 0; i < 3; i++) {
+        expect_kind(SLU_RECORD_EVENT);
+        ck_assert_int_ge(record.arrival_us, i < 2 ? now * 1000 : (now - 5000) * 1000);
+        ck_assert_int_le(record.arrival_us, i < 2 ? slu_wall_us(&slu_system_clock) : (now - 5000) * 1000);
+    }
+}
+END_TEST
+
 START_TEST(test_offset_out_of_range)
 {
     produce("events", 0, 0, 10);
@@ -236,6 +258,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, test_read_all_then_silence);
     tcase_add_test(t, test_goes_on_from_the_store);
+    tcase_add_test(t, test_nothing_arrives_after_now);
     tcase_add_test(t, test_offset_out_of_range);
     tcase_add_test(t, test_check);
     tcase_add_test(t, test_no_broker);

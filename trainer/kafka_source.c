@@ -351,15 +351,24 @@ static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition 
     }
 }
 
-static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+/* Unless the topic says LogAppendTime the producer stamps its messages. Nothing arrives after now: a producer
+ * whose clock is far ahead would pass its own events off as present, and the watermark would follow them and
+ * close every window. */
+static int64_t arrival_of(const rd_kafka_message_t *m)
 {
     rd_kafka_timestamp_type_t type;
-    int64_t ms = rd_kafka_message_timestamp(m, &type);
+    int64_t ms = rd_kafka_message_timestamp(m, &type), wall = slu_wall_us(&slu_system_clock);
+    bool stamped = type != RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && ms > 0;
+    return stamped && ms < wall / 1000 ? ms * 1000 : wall;
+}
+
+static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+{
     int64_t now = now_us();
     *out = (slu_record){.kind = SLU_RECORD_EVENT,
                         .partition = (uint32_t)(p - s->parts),
                         .offset = m->offset,
-                        .arrival_us = type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? 0 : ms * 1000,
+                        .arrival_us = arrival_of(m),
                         .bytes = m->payload ? m->payload : "",
                         .len = m->len,
                         .encoding = s->options->kafka.encoding};
