@@ -118,11 +118,12 @@ static int open_all(replay *r, const char *data, const char *store, const char *
         rc = slu_file_source_open(r->options, r->schema, data, r->store, &r->source, err);
     if (!rc && dead_letters)
         rc = slu_publisher_open(r->options, false, dead_letters, &r->publisher, err);
+    slu_sink sink = slu_publisher_sink(r->publisher);
     slu_pipeline_config config = {
         .options = r->options,
         .schema = r->schema,
         .store = r->store,
-        .publisher = r->publisher,
+        .sink = r->publisher ? &sink : NULL,
         .clock = &slu_system_clock,
         .eval_from_us = eval_from_us,
         .oracle = r->oracle,

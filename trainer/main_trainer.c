@@ -157,11 +157,12 @@ static int open_all(trainer *t, slu_error *err)
     int rc = slu_store_open(&config, &t->store, err);
     if (!rc)
         rc = slu_publisher_open(t->options, true, NULL, &t->publisher, err);
+    slu_sink sink = slu_publisher_sink(t->publisher);
     slu_pipeline_config pipeline = {
         .options = t->options,
         .schema = t->schema,
         .store = t->store,
-        .publisher = t->publisher,
+        .sink = &sink,
         .deltas = t->options->publish.enabled,
         .clock = &slu_system_clock,
         .eval_from_us = INT64_MIN,

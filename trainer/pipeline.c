@@ -92,7 +92,7 @@ static void bury(slu_pipeline *p, slu_dead_reason why, const char *message, cons
                  const slu_record *r)
 {
     count_dead(p, why);
-    if (!p->config.publisher)
+    if (!p->config.sink)
         return;
     slu_buf_clear(&p->scratch);
     slu_dead_letter_write(&p->scratch, why, message, part, r);
@@ -104,7 +104,7 @@ static int on_dead_step(void *ctx, slu_dead_reason why, const slu_dead_step *s, 
     slu_pipeline *p = ctx;
     (void)err;
     count_dead(p, why);
-    if (!p->config.publisher)
+    if (!p->config.sink)
         return 0;
     slu_buf_clear(&p->scratch);
     slu_dead_letter_step(&p->scratch, why, explain(why), p->options->steps[s->step].name, s->id,
@@ -257,7 +257,7 @@ void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *ne
 int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_error *err)
 {
     *pp = NULL;
-    assert(!config->deltas || config->publisher);
+    assert(!config->deltas || config->sink);
     slu_pipeline *p = calloc(1, sizeof *p);
     if (!p)
         return slu_fail(err, SLU_ENOMEM, "out of memory for the pipeline");
@@ -265,6 +265,8 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
     p->config = *config;
     p->options = config->options;
     p->store = config->store;
+    if (config->sink)
+        p->sink = *config->sink;
     p->arena = slu_arena_new(0, 0);
     p->encoder = slu_encoder_new(config->schema);
     p->encoded = malloc(slu_encoded_max(config->schema) + 8);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "feature/schema.h"
+#include "trainer/sink.h"
 #include "trainer/source.h"
 #include <stdbool.h>
 
@@ -23,8 +24,8 @@ typedef struct slu_pipeline_config {
     const slu_options *options;
     const slu_schema *schema;
     slu_store *store;
-    struct slu_publisher *publisher; /* takes dead letters and deltas; NULL: dead letters are only counted */
-    bool deltas;                     /* build and publish model deltas; wants a publisher */
+    const slu_sink *sink; /* copied; takes dead letters and deltas; NULL: dead letters are only counted */
+    bool deltas;          /* build and publish model deltas; wants a sink */
     const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
     int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */

@@ -107,8 +107,8 @@ static int load_batch(slu_pipeline *p, const slu_buf *b, slu_error *err)
 static void send_message(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
 {
     slu_pipeline *p = ctx;
-    if (p->config.publisher)
-        slu_publisher_send(p->config.publisher, ch, sequence, message, len);
+    if (p->config.sink)
+        p->sink.send(p->sink.ctx, ch, sequence, message, len);
 }
 
 /* The policy decides what waits in join records and batches: changing it mid-way would learn labels twice or
@@ -247,8 +247,8 @@ static void flush_state(slu_pipeline *p)
 static bool collect_acks(slu_pipeline *p)
 {
     bool any = false;
-    for (int ch = SLU_CHANNEL_DELTAS; p->config.publisher && ch < SLU_CHANNELS; ch++) {
-        uint64_t acked = slu_publisher_acked(p->config.publisher, (slu_channel)ch);
+    for (int ch = SLU_CHANNEL_DELTAS; p->config.sink && ch < SLU_CHANNELS; ch++) {
+        uint64_t acked = p->sink.acked(p->sink.ctx, (slu_channel)ch);
         if (acked <= p->acked[ch])
             continue;
         p->acked[ch] = acked;
@@ -315,7 +315,7 @@ static bool base_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uin
 static void send_base(void *ctx, const void *message, size_t len)
 {
     slu_pipeline *p = ctx;
-    slu_publisher_send_base(p->config.publisher, message, len);
+    p->sink.send_base(p->sink.ctx, message, len);
 }
 
 int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)

@@ -8,7 +8,6 @@
 #include "trainer/learner.h"
 #include "trainer/pipeline.h"
 #include "trainer/progress.h"
-#include "trainer/publisher.h"
 #include "trainer/watermark.h"
 #include <pthread.h>
 
@@ -16,6 +15,7 @@ struct slu_pipeline {
     slu_pipeline_config config;
     const slu_options *options;
     slu_store *store;
+    slu_sink sink; /* when config.sink */
 
     /* The way of a record. */
     slu_arena *arena; /* emptied per record */

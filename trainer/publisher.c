@@ -338,6 +338,26 @@ void slu_publisher_close(slu_publisher *p)
     free(p);
 }
 
+static void sink_send(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
+{
+    slu_publisher_send(ctx, ch, sequence, message, len);
+}
+
+static void sink_send_base(void *ctx, const void *message, size_t len)
+{
+    slu_publisher_send_base(ctx, message, len);
+}
+
+static uint64_t sink_acked(void *ctx, slu_channel ch)
+{
+    return slu_publisher_acked(ctx, ch);
+}
+
+slu_sink slu_publisher_sink(slu_publisher *p)
+{
+    return (slu_sink){sink_send, sink_send_base, sink_acked, p};
+}
+
 uint64_t slu_publisher_delta_bytes(const slu_publisher *p)
 {
     return p->delta_bytes;

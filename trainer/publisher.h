@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "store/outbox.h"
+#include "trainer/sink.h"
 
 typedef struct slu_publisher slu_publisher;
 
@@ -29,6 +30,8 @@ int slu_publisher_check(slu_publisher *p, slu_error *err);
 /* Waits up to |timeout_ms| until everything is acknowledged. Returns what is still unacknowledged. */
 uint64_t slu_publisher_drain(slu_publisher *p, int timeout_ms);
 void slu_publisher_close(slu_publisher *p);
+/* The publisher as a pipeline sees it: send, acked and send_base. */
+slu_sink slu_publisher_sink(slu_publisher *p);
 
 /* Counters of bytes, for deciding when a base is due. */
 uint64_t slu_publisher_delta_bytes(const slu_publisher *p); /* since open */
