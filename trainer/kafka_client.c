@@ -57,6 +57,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
         rd_kafka_fatal_error(rk, t->fatal, sizeof t->fatal);
     snprintf(t->reason, sizeof t->reason, "%s", reason);
     int64_t now = slu_mono_us(&slu_system_clock);
+    t->newest_us = now;
     if (now < t->next_log_us)
         return;
     t->backoff_us = t->backoff_us ? 2 * t->backoff_us : FIRST_BACKOFF_US;

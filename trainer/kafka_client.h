@@ -21,6 +21,7 @@ typedef struct slu_kafka_trouble {
     char fatal[256];       /* the handle is beyond repair; "" */
     int64_t next_log_us;   /* monotonic; 0: at once */
     int64_t backoff_us;
+    int64_t newest_us; /* monotonic: of the newest trouble */
 } slu_kafka_trouble;
 
 /* A configuration with brokers, client id, |settings| (ends with key NULL) and the user's entries. Returns 0

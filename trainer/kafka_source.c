@@ -2,24 +2,17 @@
 #include "base/log.h"
 #include "store/state.h"
 #include "trainer/kafka_client.h"
+#include "trainer/kafka_scout.h"
 #include "trainer/source.h"
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Reads all partitions by manual assignment: where to read is decided by the store alone, never by the group.
- *
- * Threads: the owner consumes. A scout asks for metadata, because that call blocks: it finds new partitions
- * and tells whether a broker answers. They share |counts| and |seen_us| under |lock|. */
+ * Everything runs on the owner's thread but the scout, which finds partitions. */
 
 #define BATCH              512
-#define SCOUT_EVERY_US     (10 * SLU_SECOND_US) /* when all topics are known */
-#define SCOUT_MISSING_US   (SLU_SECOND_US / 2)  /* while one is missing or no broker answers */
-#define SCOUT_TIMEOUT_MS   2000
 #define COMMIT_INTERVAL_US (SLU_SECOND_US / 10) /* often enough for feeders that pace themselves by it */
 #define MISSING_LOG_US     (30 * SLU_SECOND_US)
 
@@ -33,14 +26,6 @@ typedef struct partition {
     bool idle; /* said so */
 } partition;
 
-/* "Where does this partition end now?", from the owner to the scout and back. One at a time. */
-typedef struct end_question {
-    uint32_t partition, topic;
-    int32_t number;
-    bool wanted;
-    int64_t high, told_us; /* the answer; high -1: none */
-} end_question;
-
 typedef struct kafka_source {
     slu_source base;
     const slu_options *options;
@@ -48,8 +33,8 @@ typedef struct kafka_source {
     slu_kafka_trouble trouble;
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
-    rd_kafka_topic_t **handles; /* (n_topics) */
-    partition *parts;           /* (n) */
+    slu_kafka_scout *scout;
+    partition *parts; /* (n) */
     uint32_t n, cap, announced;
     uint32_t **index; /* (n_topics) partition number -> place in parts */
     int32_t *known;   /* (n_topics) partitions taken over from the scout */
@@ -62,17 +47,6 @@ typedef struct kafka_source {
     bool commit_in_flight;
     int64_t *wanted, *reported; /* (cap) offsets to tell the group, and what it was told; -1: none */
     int64_t missing_log_us;     /* monotonic: when missing topics may be mentioned again */
-
-    pthread_t scout;
-    bool scouting;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    int32_t *counts; /* (n_topics) partitions, 0 unknown */
-    int64_t seen_us; /* monotonic: newest answer of a broker */
-    end_question end;
-    bool stop;
-    _Atomic uint32_t news; /* bumped when counts change */
-    uint32_t news_taken;
 } kafka_source;
 
 static int64_t now_us(void)
@@ -83,129 +57,6 @@ static int64_t now_us(void)
 static const char *topic_name(const kafka_source *s, uint32_t topic)
 {
     return s->options->kafka.topics[topic];
-}
-
-/* ---- scout ----------------------------------------------------------------------------------------------
- */
-
-/* Partitions of one topic, 0 when it does not exist, -1 when nobody answered. */
-static int32_t ask_topic(kafka_source *s, uint32_t topic)
-{
-    const struct rd_kafka_metadata *m = NULL;
-    if (rd_kafka_metadata(s->rk, 0, s->handles[topic], &m, SCOUT_TIMEOUT_MS))
-        return -1;
-    int32_t n = 0;
-    if (m->topic_cnt == 1 && m->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR)
-        n = m->topics[0].partition_cnt;
-    rd_kafka_metadata_destroy(m);
-    return n;
-}
-
-/* Asks about every topic once. Returns true when all are known. */
-static bool scout_round(kafka_source *s)
-{
-    bool complete = true, news = false;
-    for (uint32_t i = 0; i < s->options->kafka.n_topics; i++) {
-        int32_t n = ask_topic(s, i);
-        pthread_mutex_lock(&s->lock);
-        bool stop = s->stop;
-        if (n >= 0)
-            s->seen_us = now_us();
-        if (n > s->counts[i]) {
-            s->counts[i] = n;
-            news = true;
-        }
-        complete = complete && s->counts[i] > 0 && n >= 0;
-        pthread_mutex_unlock(&s->lock);
-        if (stop)
-            return false;
-    }
-    /* Told only when all topics were asked, so that they are announced together. */
-    if (news)
-        atomic_fetch_add(&s->news, 1);
-    return complete;
-}
-
-/* Called with the lock, which is released while the broker is asked. */
-static void answer_end(kafka_source *s)
-{
-    end_question q = s->end;
-    int64_t low, high, asked_us = now_us();
-    pthread_mutex_unlock(&s->lock);
-    bool told = !rd_kafka_query_watermark_offsets(s->rk, topic_name(s, q.topic), q.number, &low, &high,
-                                                  SCOUT_TIMEOUT_MS);
-    if (!told)
-        usleep(SCOUT_MISSING_US);
-    pthread_mutex_lock(&s->lock);
-    s->end.wanted = false;
-    s->end.high = told ? high : -1;
-    s->end.told_us = asked_us;
-}
-
-static void *scout_main(void *arg)
-{
-    kafka_source *s = arg;
-    for (;;) {
-        int64_t pause = scout_round(s) ? SCOUT_EVERY_US : SCOUT_MISSING_US;
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        int64_t ns = until.tv_nsec + pause % SLU_SECOND_US * 1000;
-        until.tv_sec += pause / SLU_SECOND_US + ns / 1000000000;
-        until.tv_nsec = ns % 1000000000;
-        pthread_mutex_lock(&s->lock);
-        int late = 0;
-        while (!s->stop && !late) {
-            if (s->end.wanted)
-                answer_end(s);
-            else
-                late = pthread_cond_timedwait(&s->wake, &s->lock, &until);
-        }
-        bool stop = s->stop;
-        pthread_mutex_unlock(&s->lock);
-        if (stop)
-            return NULL;
-    }
-}
-
-static int64_t broker_seen(kafka_source *s)
-{
-    pthread_mutex_lock(&s->lock);
-    int64_t seen = s->seen_us;
-    pthread_mutex_unlock(&s->lock);
-    return seen;
-}
-
-/* The end of partition |i| as the broker told it at |not_before_us| or later; -1: the scout is on its way. */
-static int64_t verified_end(kafka_source *s, uint32_t i, int64_t not_before_us)
-{
-    int64_t high = -1;
-    pthread_mutex_lock(&s->lock);
-    if (s->end.partition == i && s->end.high >= 0 && s->end.told_us >= not_before_us) {
-        high = s->end.high;
-        s->end.high = -1;
-    } else if (!s->end.wanted) {
-        s->end = (end_question){.partition = i,
-                                .topic = s->parts[i].topic,
-                                .number = s->parts[i].number,
-                                .wanted = true,
-                                .high = -1};
-        pthread_cond_signal(&s->wake);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return high;
-}
-
-static int start_scout(kafka_source *s, slu_error *err)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->wake, &attr);
-    pthread_condattr_destroy(&attr);
-    int e = pthread_create(&s->scout, NULL, scout_main, s);
-    s->scouting = e == 0;
-    return e ? slu_fail(err, SLU_ENOMEM, "cannot start a thread: %s", strerror(e)) : 0;
 }
 
 /* ---- partitions -------------------------------------------------------------------------------------------
@@ -254,16 +105,12 @@ static int add_partition(kafka_source *s, uint32_t topic, int32_t number,
 /* Takes over what the scout has found. */
 static int take_news(kafka_source *s, slu_error *err)
 {
-    uint32_t news = atomic_load(&s->news);
-    if (news == s->news_taken)
+    if (!slu_kafka_scout_news(s->scout))
         return 0;
-    s->news_taken = news;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
     int rc = 0;
     for (uint32_t t = 0; !rc && t < s->options->kafka.n_topics; t++) {
-        pthread_mutex_lock(&s->lock);
-        int32_t count = s->counts[t];
-        pthread_mutex_unlock(&s->lock);
+        int32_t count = slu_kafka_scout_partitions(s->scout, t);
         if (count <= s->known[t])
             continue;
         uint32_t *index = realloc(s->index[t], (size_t)count * sizeof *index);
@@ -291,7 +138,7 @@ static int take_news(kafka_source *s, slu_error *err)
 static void mention_missing(kafka_source *s)
 {
     int64_t now = now_us();
-    if (now < s->missing_log_us || !broker_seen(s))
+    if (now < s->missing_log_us || !slu_kafka_scout_answered(s->scout))
         return;
     s->missing_log_us = now + MISSING_LOG_US;
     for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
@@ -422,15 +269,19 @@ static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
  */
 
 /* A partition is idle when it was read to its end, nothing came for join.idle_timeout, and the broker says
- * after that time that its end is still there: neither an outage nor a backlog behind one is silence. */
+ * after that time that its end is still there. An outage is not silence: producers need time to come back, so
+ * the time begins anew when brokers answer again. */
 static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
 {
-    int64_t timeout = s->options->join.idle_timeout_us;
+    int64_t timeout = s->options->join.idle_timeout_us, calm_us = slu_kafka_scout_back(s->scout);
+    if (s->trouble.newest_us > calm_us)
+        calm_us = s->trouble.newest_us;
     for (uint32_t i = 0; i < s->n; i++) {
         partition *p = &s->parts[i];
-        if (p->idle || !p->at_end || now - p->active_us < timeout)
+        int64_t since = p->active_us > calm_us ? p->active_us : calm_us;
+        if (p->idle || !p->at_end || now - since < timeout)
             continue;
-        int64_t high = verified_end(s, i, p->active_us + timeout);
+        int64_t high = slu_kafka_scout_end(s->scout, p->topic, p->number, since + timeout);
         if (high < 0)
             return false; /* asked; the others have their turn after it */
         if (high > p->end) {
@@ -582,34 +433,20 @@ static int64_t lag(slu_source *base, double *fraction)
 static void close_source(slu_source *base)
 {
     kafka_source *s = (kafka_source *)base;
-    if (s->scouting) {
-        pthread_mutex_lock(&s->lock);
-        s->stop = true;
-        pthread_cond_signal(&s->wake);
-        pthread_mutex_unlock(&s->lock);
-        pthread_join(s->scout, NULL);
-        pthread_cond_destroy(&s->wake);
-        pthread_mutex_destroy(&s->lock);
-    }
+    slu_kafka_scout_free(s->scout);
     drop_batch(s);
     if (s->queue && s->n)
         report_last(s);
-    for (uint32_t i = 0; i < s->options->kafka.n_topics; i++) {
-        if (s->handles && s->handles[i])
-            rd_kafka_topic_destroy(s->handles[i]);
-        if (s->index)
-            free(s->index[i]);
-    }
+    for (uint32_t i = 0; s->index && i < s->options->kafka.n_topics; i++)
+        free(s->index[i]);
     if (s->queue)
         rd_kafka_queue_destroy(s->queue);
     /* Partitions were assigned by hand, so there is no group to leave; closing as a group member would wait
      * for ever for a coordinator that is away. */
     if (s->rk)
         rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-    free(s->handles);
     free(s->index);
     free(s->known);
-    free(s->counts);
     free(s->parts);
     free(s->reported);
     free(s->wanted);
@@ -655,13 +492,8 @@ static int open_consumer(kafka_source *s, slu_error *err)
         return SLU_ECONFIG;
     rd_kafka_poll_set_consumer(s->rk);
     s->queue = rd_kafka_queue_get_consumer(s->rk);
-    for (uint32_t i = 0; i < k->n_topics; i++) {
-        s->handles[i] = rd_kafka_topic_new(s->rk, k->topics[i], NULL);
-        if (!s->handles[i])
-            return slu_fail(err, SLU_ECONFIG, "topic %s: %s", k->topics[i],
-                            rd_kafka_err2str(rd_kafka_last_error()));
-    }
-    return 0;
+    s->scout = slu_kafka_scout_new(s->rk, k->topics, k->n_topics);
+    return s->scout ? 0 : slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
 }
 
 /* Waits for one answer of a broker. */
@@ -686,7 +518,7 @@ static int check_broker(kafka_source *s, int timeout_ms, slu_error *err)
                 s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e));
     }
     for (uint32_t i = 0; i < s->options->kafka.n_topics; i++)
-        if (ask_topic(s, i) == 0)
+        if (slu_kafka_scout_ask(s->scout, i) == 0)
             SLU_WARN("kafka", "topic does not exist yet", SLU_STR("topic", topic_name(s, i)));
     return 0;
 }
@@ -702,19 +534,17 @@ int slu_kafka_source_open(const slu_options *options, slu_store *store, int chec
     s->base.ops = &kafka_ops;
     s->options = options;
     s->store = store;
-    s->handles = calloc(n + 1, sizeof *s->handles);
     s->index = calloc(n + 1, sizeof *s->index);
     s->known = calloc(n + 1, sizeof *s->known);
-    s->counts = calloc(n + 1, sizeof *s->counts);
     int rc = 0;
-    if (!s->handles || !s->index || !s->known || !s->counts)
+    if (!s->index || !s->known)
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
     if (!rc)
         rc = open_consumer(s, err);
     if (!rc && check_timeout_ms > 0)
         rc = check_broker(s, check_timeout_ms, err);
     if (!rc)
-        rc = start_scout(s, err);
+        rc = slu_kafka_scout_start(s->scout, err);
     if (rc) {
         close_source(&s->base);
         return rc;

@@ -6,7 +6,8 @@ start_broker
 create_topics
 generate 9 12000 "$work/events"
 total=$(wc -l <"$work/events")
-start_trainer
+# The idle timeout is longer than producers take to connect again, as a real one should be.
+start_trainer --set join.idle_timeout=30s
 "$tool" "$brokers" produce 2000 <"$work/events" >/dev/null &
 producer_pid=$!
 some() {
