@@ -274,7 +274,7 @@ void slu_grpc_stream_refuse(slu_grpc_stream *st, slu_grpc_frame_state state)
         slu_metric_add(c->refused_size, 1);
         slu_grpc_stream_finish(
             st, SLU_GRPC_RESOURCE_EXHAUSTED,
-            "request message of %u bytes is over the limit of %u (serving.max_request_bytes)", st->in.want,
+            "request message of %u bytes is over the limit of %u (serving.max_request)", st->in.want,
             c->limits.max_request_bytes);
         break;
     case SLU_FRAME_COMPRESSED:
