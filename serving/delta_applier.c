@@ -428,6 +428,14 @@ static int take_chunk(slu_delta_applier *a, const model_delta *m, const void *me
     return a->next == a->chunks ? finish_delta(a, m, err) : keep(a, message, len, err);
 }
 
+/* A trainer whose store was restored from a backup begins a branch: its versions are old numbers, but they
+ * were committed later. Only a base can lead there. (A base of the branch that is served has the very
+ * committed_us of its delta.) */
+static bool leads_to_a_branch(const slu_delta_applier *a, const model_delta *m)
+{
+    return m->kind == SLUICE__V1__DELTA_KIND__DELTA_KIND_BASE && m->committed_us > a->at.committed_us;
+}
+
 static int take(slu_delta_applier *a, const model_delta *m, const void *message, size_t len, slu_error *err)
 {
     int rc = check_head(m, err);
@@ -435,7 +443,7 @@ static int take(slu_delta_applier *a, const model_delta *m, const void *message,
         rc = check_schema(a, m, err);
     if (rc)
         return rc;
-    if (m->lineage == a->at.lineage && m->version <= a->at.version) {
+    if (m->lineage == a->at.lineage && m->version <= a->at.version && !leads_to_a_branch(a, m)) {
         a->counts.skipped++;
         return 0;
     }

@@ -9,6 +9,9 @@
  * (a trainer that began with an empty store) counts as version 0: the model that is there keeps serving until
  * a BASE of that lineage is complete.
  *
+ * A trainer that was restored from a backup repeats version numbers of its lineage: a BASE that was committed
+ * after what serves is taken though its number is not higher.
+ *
  * What changes is also told to a sink, so that a subscriber can write it into its store. @thread one, the
  * writer of the table */
 #pragma once

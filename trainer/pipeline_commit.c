@@ -139,7 +139,7 @@ static int new_builder(slu_pipeline *p, slu_error *err)
 
 int slu_pipeline_load(slu_pipeline *p, slu_error *err)
 {
-    uint64_t through = 0;
+    uint64_t through = 0, committed = 0;
     int rc = check_policy(p, err);
     if (!rc)
         rc = restore(p, "counts", load_counts, err);
@@ -157,6 +157,9 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
         rc = slu_state_get_u64(p->store, "~lineage", 0, &p->lineage, err);
     if (!rc)
         rc = slu_state_get_u64(p->store, "~learned_through", 0, &through, err);
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "~committed", 0, &committed, err);
+    p->committed_us = (int64_t)committed;
     p->learned_through_us = p->newest_arrival_us = (int64_t)through;
     if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
         p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
@@ -179,7 +182,7 @@ static slu_delta_head head_of(const slu_pipeline *p, bool base)
         .schema_fingerprint = slu_schema_fingerprint(p->config.schema),
         .schema_text = base ? slu_schema_text(p->config.schema) : NULL,
         .learned_through_us = p->learned_through_us,
-        .committed_us = slu_wall_us(p->config.clock),
+        .committed_us = p->committed_us,
     };
 }
 
@@ -233,6 +236,7 @@ static void flush_state(slu_pipeline *p)
     slu_state_put_u64(p->commit, "policy", p->options->training.label_policy);
     slu_state_put_u64(p->commit, "~version", p->version);
     slu_state_put_u64(p->commit, "~lineage", p->lineage);
+    slu_state_put_u64(p->commit, "~committed", (uint64_t)p->committed_us);
     slu_state_put_u64(p->commit, "~learned_through", (uint64_t)p->learned_through_us);
     for (uint32_t i = 0; i < slu_watermark_count(p->watermark); i++) {
         slu_partition part;
@@ -274,6 +278,7 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
     int rc = 0;
     if (p->changed) {
         p->version++;
+        p->committed_us = slu_wall_us(p->config.clock);
         rc = flush_model(p);
         if (!rc)
             rc = slu_join_table_flush(p->join_table, p->commit);

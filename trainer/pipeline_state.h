@@ -35,6 +35,7 @@ struct slu_pipeline {
     slu_buf scratch;
     slu_event_counts counts; /* waiting is filled in when read */
     uint64_t lineage, version;
+    int64_t committed_us; /* wall clock of the last commit: with the version it names one state of the model */
     uint64_t acked[SLU_CHANNELS];
     bool changed; /* since the last commit */
     uint64_t events_since_commit;
