@@ -105,7 +105,8 @@ static int open_listeners(const char *address, int *fds, uint32_t n, uint16_t *p
             *port = bound_port(fds[0], &at, &len); /* the others join the port that the first one got */
     }
     if (rc)
-        slu_fail(err, SLU_EIO, "cannot listen on %s: %s", address, strerror(errno));
+        slu_fail(err, SLU_EIO, "cannot listen on %s: %s; stop what has the port or set serving.listen",
+                 address, strerror(errno));
     for (uint32_t i = 0; rc && i < n; i++) {
         if (fds[i] >= 0)
             close(fds[i]);

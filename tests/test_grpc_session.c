@@ -99,7 +99,7 @@ START_TEST(test_oversize)
     setup();
     peer_call *c = peer_send(p, peer_message(p, 4 << 20, 1), "/t.S/Echo");
     peer_settle(p);
-    ends(c, SLU_GRPC_RESOURCE_EXHAUSTED, "serving.max_request_bytes");
+    ends(c, SLU_GRPC_RESOURCE_EXHAUSTED, "serving.max_request");
     ck_assert_uint_eq(c->error, NGHTTP2_NO_ERROR);
     ck_assert_uint_lt(c->sent, 1 << 20);
     peer_call *next = peer_send(p, peer_message(p, 4096, 1), "/t.S/Echo");
