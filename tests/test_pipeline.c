@@ -114,6 +114,7 @@ typedef struct life {
     char *directory;
     slu_store *store;
     slu_pipeline *pipeline;
+    uint32_t turn; /* the source's numbers of the partitions are turned by this: other ones in every life */
 } life;
 
 static void begin(life *l, const slu_options *o)
@@ -143,8 +144,10 @@ static void check_balance(life *l)
 
 static void feed(life *l, int i)
 {
-    const slu_record *r = &records[i].record;
-    OK(slu_pipeline_feed(l->pipeline, &partitions[r->partition], r, err));
+    slu_record r = records[i].record;
+    const slu_partition *part = &partitions[r.partition];
+    r.partition = (r.partition + l->turn) % PARTITIONS;
+    OK(slu_pipeline_feed(l->pipeline, part, &r, err));
 }
 
 typedef struct outcome {
@@ -175,6 +178,7 @@ static outcome run(const slu_options *o, uint32_t commit_one_in, uint32_t crash_
         if (crash_one_in && committed && slu_rng_below(&r, crash_one_in) == 0) {
             end(&l);
             begin(&l, o);
+            l.turn++;
             i = committed - 1;
         }
     }
