@@ -104,6 +104,7 @@ typedef struct slu_training_opts {
     uint32_t dense_every;       /* samples gathered before a step of the dense parameters */
     int64_t commit_every_us;    /* wall time between commits of a live run */
     uint64_t commit_events;     /* and at the latest after so many events (the only rule of a replay) */
+    uint64_t keep_order_bytes;  /* room for the order of records of past commits; 0: not kept */
     slu_unknown_policy unknown_features;
 } slu_training_opts;
 

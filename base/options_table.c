@@ -262,6 +262,13 @@ static slu_opt table[] = {
          "Wall time between commits of a live run. Scorers see news at most this late."),
     U64("training.commit_events", O, training.commit_events, "20000", 1, 1e9,
         "A commit comes at the latest after so many events; the only rule of a replay."),
+    SIZE64("training.keep_order", O, training.keep_order_bytes, "1GiB", 0, TIB,
+           "Room in the store for the order in which a live run used its events, a few bytes for each run of "
+           "events of "
+           "one partition. With it `sluice-replay --from-store` rebuilds the model from the topics, bit for "
+           "bit, "
+           "up to "
+           "any version. The oldest versions go first; 0 keeps none."),
     CHOICE("training.unknown_features", O, training.unknown_features, unknowns, "reject",
            "Events with a feature that is not in `features`: `reject` makes dead letters, `ignore` drops the "
            "feature and "

@@ -38,6 +38,18 @@ static void print_counts(const slu_report *r, FILE *out)
             (double)c->received / r->seconds, (double)r->stats.samples / r->seconds);
 }
 
+static bool equals_live(const slu_report *r)
+{
+    return strcmp(r->digest, r->live_digest) == 0;
+}
+
+static const char *says_live(const slu_report *r)
+{
+    return !r->live_digest[0] ? ""
+           : equals_live(r)   ? ", equal to the live run"
+                              : ", NOT that of the live run";
+}
+
 void slu_report_print(const slu_report *r, FILE *out)
 {
     char from[40] = "the beginning";
@@ -46,7 +58,8 @@ void slu_report_print(const slu_report *r, FILE *out)
     fprintf(out, "\n%s  %s, %s on %s\n", r->options->name, r->options->model.architecture,
             (const char *[]){"fnw", "window", "oracle"}[r->options->training.label_policy], r->data);
     print_counts(r, out);
-    fprintf(out, "digest   %s\n\npredicted on arrival, impressions from %s\n", r->digest, from);
+    fprintf(out, "digest   %s at version %" PRIu64 "%s\n\npredicted on arrival, impressions from %s\n",
+            r->digest, r->stats.version, says_live(r), from);
     fprintf(out, "%-12s %-12s %10s %10s %8s %8s %8s %8s\n", "step", "space", "count", "positives", "AUC",
             "logloss", "NE", "calib.");
     for (uint32_t i = 0; i < r->stats.n_metrics; i++) {
@@ -105,6 +118,8 @@ static char *report_text(const slu_report *r)
                   SLU_VERSION, "config_fingerprint", fingerprint, "data", r->data, "architecture",
                   r->options->model.architecture, "model_version", (json_int_t)r->stats.version, "digest",
                   r->digest, "seconds", r->seconds, "counters", counters_json(r), "metrics", metrics_json(r));
+    if (r->live_digest[0])
+        json_object_set_new(doc, "equals_live", json_boolean(equals_live(r)));
     if (r->eval_from_us != INT64_MIN)
         json_object_set_new(doc, "eval_from",
                             json_string(slu_format_time(r->eval_from_us, from, sizeof from)));

@@ -9,9 +9,10 @@ typedef struct slu_report {
     const slu_options *options;
     slu_pipeline_stats stats;
     char digest[33];
+    char live_digest[33]; /* of the live run's store at the same version; "" unknown, or files */
     double seconds;       /* wall time of the replay */
     int64_t eval_from_us; /* INT64_MIN: from the beginning */
-    const char *data;     /* directory */
+    const char *data;     /* directory, or the live run's store */
 } slu_report;
 
 /* A readable table on |out|. */

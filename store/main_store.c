@@ -21,13 +21,14 @@ static const char HELP[] =
     "family\n"
     "  sluice-store dump   --store DIR [--family NAME] [--limit N] [--full] [--json]   the entries, in key "
     "order\n"
-    "  sluice-store digest --store DIR [--family NAME]   one digest over all families (or one), for "
-    "comparing stores;\n"
-    "                                             names that begin with ~ (versions, wall times) are left "
-    "out\n"
+    "  sluice-store digest --store DIR [--family NAME]   the model digest, as sluice-replay prints it, over "
+    "all that decides\n"
+    "                                             what is learned: meta, rows, dense, join, timers (or one "
+    "family); names\n"
+    "                                             that begin with ~ (versions, wall times) are left out\n"
     "\n"
     "  --store DIR    the directory that the configuration calls store.path\n"
-    "  --family NAME  meta | rows | dense | join | timers | outbox; default: all\n"
+    "  --family NAME  meta | rows | dense | join | timers | outbox | order; default: all\n"
     "  --limit N      at most N entries of each family; default: 20, 0: no limit\n"
     "  --full         whole values instead of their first numbers or bytes\n"
     "  --json         one JSON object per entry and line\n"
@@ -275,9 +276,23 @@ static void print_message(entry *e, const uint8_t *key, size_t key_len, const ui
         field_bytes(e, "bytes", value, value_len);
 }
 
+static void print_order(entry *e, const uint8_t *key, size_t key_len, const uint8_t *value, size_t value_len)
+{
+    slu_reader r = slu_reader_of(key, key_len);
+    uint64_t version = slu_get_u64_be(&r);
+    if (r.bad || slu_reader_left(&r)) {
+        print_damaged(e, key, key_len, value, value_len, "no order");
+        return;
+    }
+    field_id(e, "version", version);
+    field_u64(e, "length", value_len);
+    field_bytes(e, "bytes", value, value_len);
+}
+
 static print_fn *const PRINTERS[SLU_FAMILIES] = {
-    [SLU_FAMILY_META] = print_meta, [SLU_FAMILY_ROWS] = print_row,     [SLU_FAMILY_DENSE] = print_dense,
-    [SLU_FAMILY_JOIN] = print_join, [SLU_FAMILY_TIMERS] = print_timer, [SLU_FAMILY_OUTBOX] = print_message,
+    [SLU_FAMILY_META] = print_meta,   [SLU_FAMILY_ROWS] = print_row,     [SLU_FAMILY_DENSE] = print_dense,
+    [SLU_FAMILY_JOIN] = print_join,   [SLU_FAMILY_TIMERS] = print_timer, [SLU_FAMILY_OUTBOX] = print_message,
+    [SLU_FAMILY_ORDER] = print_order,
 };
 
 /* ---- commands ---- */
@@ -323,7 +338,7 @@ static int dump(const arguments *a, slu_store *s, slu_error *err)
 static int print_digest(const arguments *a, slu_store *s, slu_error *err)
 {
     char hex[33];
-    unsigned families = a->family >= 0 ? 1u << a->family : (1u << SLU_FAMILIES) - 1;
+    unsigned families = a->family >= 0 ? 1u << a->family : SLU_MODEL_FAMILIES;
     int rc = slu_store_digest(s, families, hex, err);
     if (!rc)
         printf("%s\n", hex);
@@ -348,7 +363,7 @@ static int info(const arguments *a, slu_store *s, slu_error *err)
     uint64_t version = 0, learned_through = 0;
     const char *schema = slu_store_schema(s);
     slu_digest *d = slu_digest_new();
-    char fingerprint[33], text[64];
+    char fingerprint[33], model[33], text[64];
     if (!d)
         return slu_fail(err, SLU_ENOMEM, "out of memory");
     slu_digest_add(d, schema, strlen(schema));
@@ -357,6 +372,8 @@ static int info(const arguments *a, slu_store *s, slu_error *err)
     int rc = slu_state_get_u64(s, "~version", 0, &version, err);
     if (!rc)
         rc = slu_state_get_u64(s, "~learned_through", 0, &learned_through, err);
+    if (!rc)
+        rc = slu_store_digest(s, SLU_MODEL_FAMILIES, model, err);
     if (rc)
         return rc;
     slu_format_time((int64_t)learned_through, text, sizeof text);
@@ -365,15 +382,15 @@ static int info(const arguments *a, slu_store *s, slu_error *err)
         print_quoted(slu_store_path(s), strlen(slu_store_path(s)));
         printf(", \"format\": 1, \"version\": %" PRIu64
                ", \"learned_through\": \"%s\", \"disk_bytes\": %" PRIu64
-               ", \"schema_digest\": \"%s\", \"families\": {",
-               version, text, slu_store_disk_bytes(s), fingerprint);
+               ", \"schema_digest\": \"%s\", \"model_digest\": \"%s\", \"families\": {",
+               version, text, slu_store_disk_bytes(s), fingerprint, model);
     } else {
         printf("store            %s\nformat           1\nversion          %" PRIu64 "\n", slu_store_path(s),
                version);
         printf("learned through  %s\n", learned_through ? text : "-");
         printf("on disk          %" PRIu64 " bytes\n", slu_store_disk_bytes(s));
-        printf("schema digest    %s\n\n%-8s %12s %14s  %s\n", fingerprint, "family", "entries", "bytes",
-               "digest");
+        printf("schema digest    %s\nmodel digest     %s\n\n%-8s %12s %14s  %s\n", fingerprint, model,
+               "family", "entries", "bytes", "digest");
     }
     for (int f = 0; f < SLU_FAMILIES; f++) {
         counting c = {0};
@@ -405,7 +422,9 @@ static int parse_family(const char *name)
             return f;
     }
     const char *near = slu_text_nearest(name, names);
-    fprintf(stderr, "sluice-store: unknown family '%s'%s%s; known: meta, rows, dense, join, timers, outbox\n",
+    fprintf(stderr,
+            "sluice-store: unknown family '%s'%s%s; known: meta, rows, dense, join, timers, outbox, "
+            "order\n",
             name, near ? "; did you mean " : "", near ? near : "");
     exit(2);
 }

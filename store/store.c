@@ -43,6 +43,7 @@ static const struct family_traits {
     [SLU_FAMILY_JOIN] = {"join", "join", 16 * MIB, LZ4_COMPRESSION, true},
     [SLU_FAMILY_TIMERS] = {"timers", "timers", 8 * MIB, LZ4_COMPRESSION, false},
     [SLU_FAMILY_OUTBOX] = {"outbox", "outbox", 8 * MIB, LZ4_COMPRESSION, false},
+    [SLU_FAMILY_ORDER] = {"order", "order", 4 * MIB, LZ4_COMPRESSION, false},
 };
 
 struct slu_commit {
@@ -60,7 +61,7 @@ struct slu_store {
     /* Everybody reads db under the lock; only reopening takes it for writing. */
     pthread_rwlock_t lock;
     rocksdb_t *db;
-    rocksdb_column_family_handle_t *families[SLU_FAMILIES];
+    rocksdb_column_family_handle_t *families[SLU_FAMILIES]; /* NULL: an old store, read only, lacks it */
     rocksdb_options_t *db_options, *family_options[SLU_FAMILIES];
     rocksdb_readoptions_t *read;
     rocksdb_writeoptions_t *write;
@@ -288,6 +289,23 @@ static int check_room(const char *path, slu_error *err)
     return slu_fail(err, SLU_EIO, "store %s: the disk is full; free some space", path);
 }
 
+/* Opens the first |n| families. */
+static char *open_families(slu_store *s, int n)
+{
+    const char *names[SLU_FAMILIES];
+    for (int f = 0; f < SLU_FAMILIES; f++) {
+        names[f] = TRAITS[f].rocksdb_name;
+        s->families[f] = NULL;
+    }
+    const rocksdb_options_t *const *options = (const rocksdb_options_t *const *)s->family_options;
+    char *words = NULL;
+    s->db = s->read_only ? rocksdb_open_for_read_only_column_families(s->db_options, s->path, n, names,
+                                                                      options, s->families, 0, &words)
+                         : rocksdb_open_column_families(s->db_options, s->path, n, names, options,
+                                                        s->families, &words);
+    return words;
+}
+
 static int open_db(slu_store *s, slu_error *err)
 {
     if (!s->read_only) {
@@ -295,16 +313,14 @@ static int open_db(slu_store *s, slu_error *err)
         if (rc)
             return rc;
     }
-    const char *names[SLU_FAMILIES];
-    for (int f = 0; f < SLU_FAMILIES; f++)
-        names[f] = TRAITS[f].rocksdb_name;
-    char *words = NULL;
-    s->db = s->read_only ? rocksdb_open_for_read_only_column_families(
-                               s->db_options, s->path, SLU_FAMILIES, names,
-                               (const rocksdb_options_t *const *)s->family_options, s->families, 0, &words)
-                         : rocksdb_open_column_families(s->db_options, s->path, SLU_FAMILIES, names,
-                                                        (const rocksdb_options_t *const *)s->family_options,
-                                                        s->families, &words);
+    char *words = open_families(s, SLU_FAMILIES);
+    if (words && s->read_only && strstr(words, "Column family not found")) {
+        /* Perhaps of a time before the youngest family, which cannot be made here. */
+        char *again = open_families(s, SLU_FAMILY_ORDER);
+        rocksdb_free(again ? again : words);
+        if (!again)
+            words = NULL;
+    }
     if (words) {
         s->db = NULL;
         return translate(s->path, "opening", words, err);
@@ -317,7 +333,8 @@ static void close_db(slu_store *s)
     if (!s->db)
         return;
     for (int f = 0; f < SLU_FAMILIES; f++)
-        rocksdb_column_family_handle_destroy(s->families[f]);
+        if (s->families[f])
+            rocksdb_column_family_handle_destroy(s->families[f]);
     rocksdb_close(s->db);
     s->db = NULL;
 }
@@ -521,6 +538,8 @@ static void leave(slu_store *s)
 int slu_store_get(slu_store *s, slu_family f, const void *key, size_t key_len, slu_buf *out, slu_error *err)
 {
     slu_buf_clear(out);
+    if (!s->families[f])
+        return SLU_ENOTFOUND;
     int rc = enter(s, err);
     if (rc)
         return rc;
@@ -590,6 +609,8 @@ static int scan_family(slu_store *s, slu_family f, const rocksdb_snapshot_t *sna
                        size_t from_len, const void *to, size_t to_len, scan_fn *each, void *ctx,
                        slu_error *err)
 {
+    if (!s->families[f])
+        return 0;
     rocksdb_readoptions_t *ro = rocksdb_readoptions_create();
     if (snapshot)
         rocksdb_readoptions_set_snapshot(ro, snapshot);
@@ -793,7 +814,7 @@ int slu_store_checkpoint(slu_store *s, const char *path, slu_error *err)
 uint64_t slu_store_estimate_keys(slu_store *s, slu_family f)
 {
     uint64_t n = 0;
-    if (enter(s, NULL))
+    if (!s->families[f] || enter(s, NULL))
         return 0;
     if (rocksdb_property_int_cf(s->db, s->families[f], "rocksdb.estimate-num-keys", &n))
         n = 0;

@@ -25,8 +25,14 @@ typedef enum slu_family {
     SLU_FAMILY_JOIN,   /* impression key (16) -> join record; steps that wait for an impression */
     SLU_FAMILY_TIMERS, /* deadline (u64 be) sequence (u64 be) -> impression key */
     SLU_FAMILY_OUTBOX, /* channel (u8) sequence (u64 be) -> message not yet acknowledged by Kafka */
+    SLU_FAMILY_ORDER,  /* version (u64 be) -> in which order its commit's records were used */
     SLU_FAMILIES
 } slu_family;
+/* Bit mask of the families that decide what a model is and becomes: equal records in equal order give these
+ * equal digests. Outbox and order tell of the one run. */
+#define SLU_MODEL_FAMILIES                                                                                   \
+    (1u << SLU_FAMILY_META | 1u << SLU_FAMILY_ROWS | 1u << SLU_FAMILY_DENSE | 1u << SLU_FAMILY_JOIN |        \
+     1u << SLU_FAMILY_TIMERS)
 const char *slu_family_name(slu_family f);
 
 typedef struct slu_store_config {
@@ -43,7 +49,10 @@ typedef struct slu_store_config {
     void *compare_ctx;
 } slu_store_config;
 
-/* Returns 0, SLU_EIO (with path and RocksDB's words), SLU_ESCHEMA, SLU_EFORMAT (another format version),
+/* A store of before family ORDER gets it when it is opened for writing with |create|; read only it is as if
+ * empty.
+ *
+ * Returns 0, SLU_EIO (with path and RocksDB's words), SLU_ESCHEMA, SLU_EFORMAT (another format version),
  * SLU_ECORRUPT, SLU_ENOTFOUND (missing and !create). */
 int slu_store_open(const slu_store_config *config, slu_store **sp, slu_error *err);
 void slu_store_close(slu_store *s); /* NULL is fine; uncommitted changes are dropped */

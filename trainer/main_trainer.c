@@ -164,6 +164,7 @@ static int open_all(trainer *t, slu_error *err)
         .store = t->store,
         .sink = &sink,
         .deltas = t->options->publish.enabled,
+        .order = true,
         .clock = &slu_system_clock,
         .eval_from_us = INT64_MIN,
     };

@@ -210,6 +210,8 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
 {
     slu_watermark_partition(p->watermark, r->partition, part);
     p->changed = true;
+    if (p->order)
+        slu_order_log_add(p->order, r, part);
     switch (r->kind) {
     case SLU_RECORD_PARTITION:
         slu_watermark_hold(p->watermark, r->partition);
@@ -303,6 +305,7 @@ void slu_pipeline_close(slu_pipeline *p)
     if (!p)
         return;
     slu_delta_builder_free(p->delta);
+    slu_order_log_close(p->order);
     slu_outbox_close(p->outbox);
     slu_learner_close(p->learner);
     slu_joiner_free(p->joiner);
@@ -359,6 +362,11 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
 void slu_pipeline_refresh(slu_pipeline *p)
 {
     slu_pipeline_refresh_stats(p, false);
+}
+
+void slu_pipeline_refresh_metrics(slu_pipeline *p)
+{
+    slu_pipeline_refresh_stats(p, true);
 }
 
 int slu_pipeline_compare_schema(void *schema, const char *stored_text, slu_error *err)

@@ -24,10 +24,11 @@ typedef struct slu_pipeline_config {
     const slu_options *options;
     const slu_schema *schema;
     slu_store *store;
-    const slu_sink *sink; /* copied; takes dead letters and deltas; NULL: dead letters are only counted */
-    bool deltas;          /* build and publish model deltas; wants a sink */
-    const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
-    int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
+    const slu_sink *sink;   /* copied; takes dead letters and deltas; NULL: dead letters are only counted */
+    bool deltas;            /* build and publish model deltas; wants a sink */
+    bool order;             /* keep the order of records in the store, so that it can be repeated */
+    const slu_clock *clock; /* for committed_us in deltas and for metrics only */
+    int64_t eval_from_us;   /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
 } slu_pipeline_config;
 
@@ -76,6 +77,7 @@ typedef struct slu_pipeline_stats {
 void slu_pipeline_get_stats(slu_pipeline *p, slu_pipeline_stats *out);
 /* Brings the statistics up to date between commits (without metric rows). @thread owner */
 void slu_pipeline_refresh(slu_pipeline *p);
+void slu_pipeline_refresh_metrics(slu_pipeline *p); /* with metric rows, which is costly. @thread owner */
 
 /* For slu_store_config.compare, with the slu_schema as its context. */
 int slu_pipeline_compare_schema(void *schema, const char *stored_text, slu_error *err);

@@ -163,6 +163,8 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
     p->learned_through_us = p->newest_arrival_us = (int64_t)through;
     if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
         p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
+    if (!rc && p->config.order)
+        rc = slu_order_log_open(p->store, p->options->training.keep_order_bytes, &p->order, err);
     if (!rc && p->config.deltas)
         rc = new_builder(p, err);
     if (!rc)
@@ -283,6 +285,8 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
         if (!rc)
             rc = slu_join_table_flush(p->join_table, p->commit);
         flush_state(p);
+        if (!rc && p->order)
+            rc = slu_order_log_flush(p->order, p->commit, p->version, err);
     }
     if (!rc)
         rc = slu_outbox_flush(p->outbox, p->commit);
@@ -292,6 +296,8 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
         return slu_fail(err, rc, "commit of version %llu failed", (unsigned long long)p->version);
     slu_learner_committed(p->learner);
     slu_join_table_committed(p->join_table);
+    if (p->order)
+        slu_order_log_committed(p->order);
     slu_outbox_committed(p->outbox, send_message, p);
     p->changed = false;
     p->events_since_commit = 0;
@@ -342,7 +348,5 @@ int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)
 
 int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err)
 {
-    unsigned families = 1u << SLU_FAMILY_META | 1u << SLU_FAMILY_ROWS | 1u << SLU_FAMILY_DENSE |
-                        1u << SLU_FAMILY_JOIN | 1u << SLU_FAMILY_TIMERS;
-    return slu_store_digest(p->store, families, out, err);
+    return slu_store_digest(p->store, SLU_MODEL_FAMILIES, out, err);
 }

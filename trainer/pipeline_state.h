@@ -6,6 +6,7 @@
 #include "trainer/delta.h"
 #include "trainer/joiner.h"
 #include "trainer/learner.h"
+#include "trainer/order_log.h"
 #include "trainer/pipeline.h"
 #include "trainer/progress.h"
 #include "trainer/watermark.h"
@@ -32,6 +33,7 @@ struct slu_pipeline {
     slu_commit *commit;
     slu_outbox *outbox;
     slu_delta_builder *delta; /* NULL without config.deltas */
+    slu_order_log *order;     /* NULL without config.order */
     slu_buf scratch;
     slu_event_counts counts; /* waiting is filled in when read */
     uint64_t lineage, version;
