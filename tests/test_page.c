@@ -44,6 +44,7 @@ END_TEST
 
 START_TEST(test_text_is_escaped)
 {
+    slu_buf_free(&page);
     slu_page_card(&page, &(slu_card){"<b>", "\"1\"", "a & b", SLU_TONE_WARN, NULL, NAN});
     slu_page_verdict(&page, "one <script>\ntwo\n", "");
     ck_assert_ptr_null(strstr(text(), "<script>"));
@@ -55,6 +56,7 @@ END_TEST
 
 START_TEST(test_curve_has_gaps_and_wraps)
 {
+    slu_buf_free(&page);
     slu_history h = {0};
     slu_page_curve(&page, &h, NAN);
     ck_assert_uint_eq(page.len, 0); /* nothing to draw yet */
@@ -83,6 +85,7 @@ END_TEST
 
 START_TEST(test_bar_of_nothing)
 {
+    slu_buf_free(&page);
     const slu_share none[] = {{"a", 0}, {"b", 0}}, some[] = {{"a", 3}, {"b", 1}};
     slu_page_bar(&page, none, 2);
     ck_assert_ptr_null(strstr(text(), "nan"));
