@@ -44,15 +44,22 @@ static void tear_down(bench *b)
     free(b);
 }
 
-static void add(bench *b, const char *user, const char *item, bool arrival, uint8_t say, uint8_t labels)
+static void add_priced(bench *b, const char *user, const char *item, double price, bool arrival, uint8_t say,
+                       uint8_t labels)
 {
     slu_value values[4];
     slu_values fields[4];
     slu_event e = sample_impression(b->schema, "x", T0, user, item, values, fields);
+    values[3].v.number = price;
     slu_encode(b->encoder, e.fields, b->x);
     slu_sample s = {
         .key = {1, 2}, .time_us = T0, .say = {say, say}, .labels = labels, .arrival = arrival, .x = b->x};
     slu_batch_add(b->batch, &s, T0);
+}
+
+static void add(bench *b, const char *user, const char *item, bool arrival, uint8_t say, uint8_t labels)
+{
+    add_priced(b, user, item, 9.5, arrival, say, labels);
 }
 
 static int note(void *ctx, slu_hash128 key, const float *logits, slu_error *err)
@@ -250,6 +257,63 @@ START_TEST(test_every_architecture_and_norm_learns)
 }
 END_TEST
 
+static void expect_finite_row(void *ctx, uint32_t table, const slu_row *row)
+{
+    const bench *b = ctx;
+    for (uint32_t i = 0; row->admitted && i < slu_learner_layout(b->learner, table)->floats; i++)
+        ck_assert_msg(isfinite(row->v[i]), "table %u row %llu float %u is %g", table,
+                      (unsigned long long)row->id, i, (double)row->v[i]);
+}
+
+/* Absurd values of a feature may cost a batch, never the model: what is not finite is refused by every scorer
+ * and never goes away. */
+START_TEST(test_absurd_values_do_not_poison)
+{
+    const char *architectures[] = {"shared_bottom", "esmm", "mmoe"}, *norms[] = {"none", "batch", "layer"};
+    const double prices[] = {0, 1e300, -1e300, 1e12, -1e9, 1e-300, 3e38, 7};
+    const char *architecture = architectures[_i / 3], *norm = norms[_i % 3];
+    char set_architecture[64], set_norm[64];
+    snprintf(set_architecture, sizeof set_architecture, "model.architecture=%s", architecture);
+    snprintf(set_norm, sizeof set_norm, "model.norm=%s", norm);
+    const char *sets[] = {set_architecture,
+                          set_norm,
+                          "model.experts=3",
+                          "model.expert_layers=[8]",
+                          "model.bottom=[8]",
+                          "training.dense_every=8",
+                          "optimizer.dense.clip=0",
+                          "optimizer.dense.rate=0.1",
+                          "features.price.transform=none"};
+    bench *b = set_up(sets, sizeof sets / sizeof *sets);
+    slu_rng r;
+    slu_rng_seed(&r, 5);
+    for (int i = 0; i < 300; i++) {
+        for (int k = 0; k < 8; k++) {
+            uint8_t say = (uint8_t)(SLU_SAY_LABEL + slu_rng_below(&r, 3));
+            uint8_t labels = say == SLU_SAY_FNW_NEGATIVE   ? 0
+                             : say == SLU_SAY_FNW_POSITIVE ? 3
+                                                           : (uint8_t[]){0, 1, 3}[slu_rng_below(&r, 3)];
+            add_priced(b, slu_rng_below(&r, 2) ? "u" : "v", slu_rng_below(&r, 2) ? "i" : "j",
+                       i < 200 ? prices[slu_rng_below(&r, 8)] : 7, true, say, labels);
+        }
+        double loss = step(b);
+        ck_assert_msg(isfinite(loss), "%s %s: step %d: loss %g", architecture, norm, i, loss);
+        for (int k = 0; k < b->n_seen; k++)
+            ck_assert_msg(isfinite(b->seen[k]), "%s %s: step %d: logit %g", architecture, norm, i,
+                          (double)b->seen[k]);
+    }
+    size_t n;
+    const float *dense = slu_learner_dense(b->learner, &n);
+    for (size_t i = 0; i < n; i++)
+        ck_assert_msg(isfinite(dense[i]), "%s %s: parameter %zu is %g", architecture, norm, i,
+                      (double)dense[i]);
+    slu_commit *c = slu_commit_begin(b->store);
+    OK(slu_learner_flush(b->learner, c, expect_finite_row, b));
+    slu_commit_abandon(c);
+    tear_down(b);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("learner");
@@ -261,6 +325,7 @@ int main(void)
     tcase_add_test(c, test_gathered_gradients_survive);
     tcase_add_test(c, test_admission_counts_impressions_not_samples);
     tcase_add_test(c, test_every_architecture_and_norm_learns);
+    tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 9);
     suite_add_tcase(s, c);
     return sample_run(s);
 }
