@@ -276,23 +276,29 @@ static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
     int64_t timeout = s->options->join.idle_timeout_us, calm_us = slu_kafka_scout_back(s->scout);
     if (s->trouble.newest_us > calm_us)
         calm_us = s->trouble.newest_us;
+    /* The one that has been silent longest comes first: those that never spoke must not outlast the others,
+     * or the watermark would have nothing to stand on. */
+    partition *p = NULL;
     for (uint32_t i = 0; i < s->n; i++) {
-        partition *p = &s->parts[i];
-        int64_t since = p->active_us > calm_us ? p->active_us : calm_us;
-        if (p->idle || !p->at_end || now - since < timeout)
-            continue;
-        int64_t high = slu_kafka_scout_end(s->scout, p->topic, p->number, since + timeout);
-        if (high < 0)
-            return false; /* asked; the others have their turn after it */
-        if (high > p->end) {
-            p->active_us = now;
-            continue;
-        }
-        p->idle = true;
-        *out = (slu_record){.kind = SLU_RECORD_IDLE, .partition = i, .offset = -1};
-        return true;
+        partition *q = &s->parts[i];
+        if (!q->idle && q->at_end && (!p || q->active_us < p->active_us))
+            p = q;
     }
-    return false;
+    if (!p)
+        return false;
+    int64_t since = p->active_us > calm_us ? p->active_us : calm_us;
+    if (now - since < timeout)
+        return false;
+    int64_t high = slu_kafka_scout_end(s->scout, p->topic, p->number, since + timeout);
+    if (high < 0)
+        return false; /* asked; the answer comes later */
+    if (high > p->end) {
+        p->active_us = now;
+        return false;
+    }
+    p->idle = true;
+    *out = (slu_record){.kind = SLU_RECORD_IDLE, .partition = (uint32_t)(p - s->parts), .offset = -1};
+    return true;
 }
 
 static bool next_silence(kafka_source *s, slu_record *out)
