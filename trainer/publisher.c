@@ -226,7 +226,22 @@ static rd_kafka_resp_err_t produce(slu_publisher *p, int topic, uint64_t tag, co
                                    RD_KAFKA_V_OPAQUE((void *)(uintptr_t)tag), RD_KAFKA_V_END);
 }
 
-/* Queues the message; waits for room while the broker is slow or away. Gives up when the process is to stop
+/* What passes by itself: a full queue while the broker is slow or away, a topic that somebody has yet to
+ * create. */
+static const char *worth_waiting(rd_kafka_resp_err_t e)
+{
+    switch (e) {
+    case RD_KAFKA_RESP_ERR__QUEUE_FULL:
+        return "the publish queue is full; training waits for Kafka";
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+        return "the topic does not exist (yet); training waits until it is created";
+    default:
+        return NULL;
+    }
+}
+
+/* Queues the message; waits for what is worth waiting for. Gives up when the process is to stop
  * (the outbox keeps the message) or publishing has failed for good. */
 static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *message, size_t len,
                     rd_kafka_headers_t *headers)
@@ -238,7 +253,8 @@ static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *messa
             rd_kafka_poll(p->rk, 0);
             return;
         }
-        if (e != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+        const char *wait = worth_waiting(e);
+        if (!wait) {
             slu_fail(&p->failed, SLU_EKAFKA, "topic %s: a message of %zu bytes cannot be sent: %s",
                      rd_kafka_topic_name(p->topics[topic]), len, rd_kafka_err2str(e));
             break;
@@ -250,8 +266,7 @@ static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *messa
         if (now - told_us > 5 * SLU_SECOND_US) {
             told_us = now;
             slu_daemon_notify("WATCHDOG=1"); /* waiting for Kafka is not hanging */
-            SLU_WARN("publisher", "the publish queue is full; training waits for Kafka",
-                     SLU_STR("topic", rd_kafka_topic_name(p->topics[topic])),
+            SLU_WARN("publisher", wait, SLU_STR("topic", rd_kafka_topic_name(p->topics[topic])),
                      SLU_STR("reason", p->trouble.reason));
         }
     }
