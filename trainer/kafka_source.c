@@ -41,7 +41,7 @@ typedef struct kafka_source {
 
     rd_kafka_message_t *batch[BATCH]; /* [at, n_batch) wait to be handed out; at - 1 is the record in use */
     size_t at, n_batch;
-    int64_t newest_us; /* monotonic: newest message of any partition */
+    int64_t newest_us; /* monotonic: newest message of any partition, or when reading began */
     bool flushed;
     int64_t committed_us;
     bool commit_in_flight;
@@ -92,6 +92,10 @@ static int add_partition(kafka_source *s, uint32_t topic, int32_t number,
         rc = grow(s, s->n + 1, err);
     if (rc)
         return rc;
+    /* Samples that waited when the last process ended may be all there is: silence after the start flushes
+     * them. */
+    if (!s->newest_us)
+        s->newest_us = now_us();
     s->index[topic][number] = s->n;
     s->wanted[s->n] = s->reported[s->n] = -1;
     s->parts[s->n++] = (partition){.topic = topic, .number = number, .next = stored, .active_us = now_us()};

@@ -139,7 +139,7 @@ static int new_builder(slu_pipeline *p, slu_error *err)
 
 int slu_pipeline_load(slu_pipeline *p, slu_error *err)
 {
-    uint64_t through = 0, committed = 0;
+    uint64_t through = 0, committed = 0, arrival = 0;
     int rc = check_policy(p, err);
     if (!rc)
         rc = restore(p, "counts", load_counts, err);
@@ -160,7 +160,10 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
     if (!rc)
         rc = slu_state_get_u64(p->store, "~committed", 0, &committed, err);
     p->committed_us = (int64_t)committed;
-    p->learned_through_us = p->newest_arrival_us = (int64_t)through;
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "~newest_arrival", through, &arrival, err);
+    p->learned_through_us = (int64_t)through;
+    p->newest_arrival_us = (int64_t)arrival;
     if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
         p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
     if (!rc && p->config.order)
@@ -239,6 +242,7 @@ static void flush_state(slu_pipeline *p)
     slu_state_put_u64(p->commit, "~version", p->version);
     slu_state_put_u64(p->commit, "~lineage", p->lineage);
     slu_state_put_u64(p->commit, "~committed", (uint64_t)p->committed_us);
+    slu_state_put_u64(p->commit, "~newest_arrival", (uint64_t)p->newest_arrival_us);
     slu_state_put_u64(p->commit, "~learned_through", (uint64_t)p->learned_through_us);
     for (uint32_t i = 0; i < slu_watermark_count(p->watermark); i++) {
         slu_partition part;
