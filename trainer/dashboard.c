@@ -29,7 +29,7 @@ struct slu_dashboard {
     slu_trainer_view view;
     struct { /* when the histories last got a point */
         int64_t us;
-        uint64_t received, samples, dead;
+        uint64_t received, samples, dead, outbox;
     } point;
 
     uint64_t logged_events, logged_samples; /* at the last line */
@@ -156,6 +156,8 @@ static void remember(slu_dashboard *d)
         v->events_per_s = (double)(e->received - d->point.received) / seconds;
         v->samples_per_s = (double)(v->stats.samples - d->point.samples) / seconds;
         v->dead_per_s = (double)(e->dead - d->point.dead) / seconds;
+        bool stuck = v->stats.outbox_waiting && v->stats.outbox_waiting >= d->point.outbox;
+        v->outbox_stuck_seconds = stuck ? v->outbox_stuck_seconds + seconds : 0;
         slu_history_push(&v->events, v->events_per_s);
         slu_history_push(&v->samples, v->samples_per_s);
         slu_history_push(&v->lag, v->facts.lag < 0 ? NAN : (double)v->facts.lag);
@@ -169,6 +171,7 @@ static void remember(slu_dashboard *d)
     d->point.received = e->received;
     d->point.samples = v->stats.samples;
     d->point.dead = e->dead;
+    d->point.outbox = v->stats.outbox_waiting;
 }
 
 void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard_facts *facts)

@@ -12,6 +12,7 @@
 #define CALIBRATION_OFF  0.25
 #define ENOUGH_POSITIVES 500
 #define OUTBOX_WAITING   1000
+#define STUCK_SECONDS    20.0
 
 static double behind_seconds(const slu_trainer_view *v)
 {
@@ -44,8 +45,8 @@ static void put_verdict(const slu_trainer_view *v, slu_buf *out)
     if (v->dead_per_s > DEAD_SHARE * v->events_per_s && v->dead_per_s > 0.01)
         slu_page_put(&problems, "%.1f %% of the events are dead letters now.\n",
                      v->events_per_s > 0 ? 100 * v->dead_per_s / v->events_per_s : 100.0);
-    if (s->outbox_waiting > OUTBOX_WAITING)
-        slu_page_put(&problems, "%" PRIu64 " messages wait for Kafka to acknowledge them.\n",
+    if (s->outbox_waiting > OUTBOX_WAITING || v->outbox_stuck_seconds > STUCK_SECONDS)
+        slu_page_put(&problems, "%" PRIu64 " messages wait for Kafka to acknowledge them: does it answer?\n",
                      s->outbox_waiting);
     if (s->events.received != s->events.learned + s->events.waiting + s->events.dead)
         slu_page_put(&problems, "The events do not balance.\n");

@@ -10,7 +10,8 @@ typedef struct slu_trainer_view {
     slu_dashboard_facts facts;
     uint64_t schema_fingerprint;
     int64_t started_us;
-    double fresh_seconds; /* of the last commit with news, NaN none yet */
+    double fresh_seconds;        /* of the last commit with news, NaN none yet */
+    double outbox_stuck_seconds; /* since when the messages that wait for Kafka have not become fewer */
     double events_per_s, samples_per_s, dead_per_s;
     double fresh_p50, fresh_p99, commit_p99; /* since the start */
     slu_history events, samples, lag, fresh;
