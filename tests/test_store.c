@@ -274,6 +274,53 @@ START_TEST(test_foreign_database)
 }
 END_TEST
 
+/* A store of before the youngest family: read as if that were empty, and given it by the next writer. */
+START_TEST(test_family_is_added)
+{
+    slu_store *s = sample_open();
+    put_now(s, SLU_FAMILY_ROWS, "row", "1");
+    slu_store_close(s);
+    const char *names[SLU_FAMILIES];
+    rocksdb_options_t *o = rocksdb_options_create();
+    const rocksdb_options_t *each[SLU_FAMILIES];
+    rocksdb_column_family_handle_t *handles[SLU_FAMILIES];
+    for (int f = 0; f < SLU_FAMILIES; f++) {
+        names[f] = f == SLU_FAMILY_META ? "default" : slu_family_name((slu_family)f);
+        each[f] = o;
+    }
+    char *words = NULL;
+    rocksdb_t *db = rocksdb_open_column_families(o, sample_path, SLU_FAMILIES, names, each, handles, &words);
+    ck_assert_msg(!words, "%s", words);
+    rocksdb_drop_column_family(db, handles[SLU_FAMILY_ORDER], &words);
+    ck_assert_msg(!words, "%s", words);
+    for (int f = 0; f < SLU_FAMILIES; f++)
+        rocksdb_column_family_handle_destroy(handles[f]);
+    rocksdb_close(db);
+    rocksdb_options_destroy(o);
+
+    slu_store_config config = sample_config();
+    config.create = false;
+    config.read_only = true;
+    s = sample_open_as(config);
+    expect(s, SLU_FAMILY_ROWS, "row", "1");
+    expect(s, SLU_FAMILY_ORDER, "row", NULL);
+    char digest[33];
+    slu_error err = SLU_ERROR_INIT;
+    ck_assert_int_eq(slu_store_digest(s, ALL, digest, &err), 0);
+    ck_assert_uint_eq(slu_store_estimate_keys(s, SLU_FAMILY_ORDER), 0);
+    slu_store_close(s);
+    config.read_only = false;
+    refused(config, SLU_EFORMAT);
+    s = sample_open();
+    put_now(s, SLU_FAMILY_ORDER, "row", "2");
+    slu_store_close(s);
+    s = sample_open();
+    expect(s, SLU_FAMILY_ROWS, "row", "1");
+    expect(s, SLU_FAMILY_ORDER, "row", "2");
+    slu_store_close(s);
+}
+END_TEST
+
 START_TEST(test_missing)
 {
     slu_store_config config = sample_config();
@@ -598,6 +645,7 @@ int main(void)
     tcase_add_test(tc, test_schema);
     tcase_add_test(tc, test_format);
     tcase_add_test(tc, test_foreign_database);
+    tcase_add_test(tc, test_family_is_added);
     tcase_add_test(tc, test_missing);
     tcase_add_test(tc, test_second_opener);
     tcase_add_test(tc, test_read_only_beside_writer);

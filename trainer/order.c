@@ -48,14 +48,23 @@ static void grow(slu_order *o, uint32_t index)
     }
 }
 
+static void put_name(slu_order *o, const slu_partition *part)
+{
+    slu_put_str(&o->names, part->topic, strlen(part->topic) + 1);
+    slu_put_varint(&o->names, (uint32_t)part->partition);
+}
+
 /* Place of the source's partition |index| in this value. */
 static uint32_t place_of(slu_order *o, uint32_t index, const slu_partition *part)
 {
+    if (index == SLU_ORDER_UNNUMBERED) {
+        put_name(o, part); /* perhaps once more: names may repeat */
+        return o->n++;
+    }
     grow(o, index);
     if (o->places[index] != NOWHERE)
         return o->places[index];
-    slu_put_str(&o->names, part->topic, strlen(part->topic) + 1);
-    slu_put_varint(&o->names, (uint32_t)part->partition);
+    put_name(o, part);
     return o->places[index] = o->n++;
 }
 

@@ -24,8 +24,13 @@ typedef struct slu_order slu_order;
 
 slu_order *slu_order_new(void); /* NULL: out of memory */
 void slu_order_free(slu_order *o);
+/* Number of a partition that the source does not have: the store knows it, but its topic left the config. */
+#define SLU_ORDER_UNNUMBERED UINT32_MAX
+
 /* Notes one record as it is fed. |part| names its partition, whose number (r->partition) must keep its
- * meaning for the life of the recorder. Once warm it allocates nothing. */
+ * meaning for the life of the recorder; SLU_ORDER_UNNUMBERED never for events. Once warm it allocates
+ * nothing.
+ */
 void slu_order_add(slu_order *o, const slu_record *r, const slu_partition *part);
 /* Appends the value of what was added since the last clear. May be repeated. */
 void slu_order_save(slu_order *o, slu_buf *out);

@@ -256,6 +256,39 @@ void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *ne
 
 /* ---- life ---- */
 
+static bool is_read(const slu_options *o, const char *topic)
+{
+    for (uint32_t i = 0; i < o->kafka.n_topics; i++)
+        if (strcmp(o->kafka.topics[i], topic) == 0)
+            return true;
+    for (uint32_t i = 0; i < o->n_files; i++)
+        if (strcmp(o->files[i].path, topic) == 0)
+            return true;
+    return false;
+}
+
+/* A topic that was taken out of the config would hold event time, and with it every window, for ever. That it
+ * lets go is a record like those of the source, so that the order tells it. */
+static int retire_partitions(slu_pipeline *p, slu_error *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < slu_watermark_count(p->watermark); i++) {
+        slu_partition part;
+        int64_t next;
+        slu_watermark_at(p->watermark, i, &part, &next);
+        if (is_read(p->options, part.topic) || !slu_watermark_retire(p->watermark, i))
+            continue;
+        SLU_WARN("trainer", "a partition of the store is read no more; event time goes on without it",
+                 SLU_STR("topic", part.topic), SLU_I64("partition", part.partition));
+        slu_record r = {.kind = SLU_RECORD_IDLE, .partition = SLU_ORDER_UNNUMBERED, .offset = -1};
+        if (p->order)
+            slu_order_log_add(p->order, &r, &part);
+        p->changed = true;
+        rc = advance(p, err);
+    }
+    return rc;
+}
+
 int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_error *err)
 {
     *pp = NULL;
@@ -291,6 +324,8 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
         rc = slu_outbox_open(p->store, &p->outbox, err);
     if (!rc)
         rc = slu_pipeline_load(p, err);
+    if (!rc)
+        rc = retire_partitions(p, err);
     if (rc) {
         slu_pipeline_close(p);
         return rc;

@@ -69,32 +69,6 @@ static int load_watermark(slu_pipeline *p, const slu_buf *b, slu_error *err)
 {
     return slu_watermark_load(p->watermark, b->data, b->len, err);
 }
-static bool is_read(const slu_options *o, const char *topic)
-{
-    for (uint32_t i = 0; i < o->kafka.n_topics; i++)
-        if (strcmp(o->kafka.topics[i], topic) == 0)
-            return true;
-    for (uint32_t i = 0; i < o->n_files; i++)
-        if (strcmp(o->files[i].path, topic) == 0)
-            return true;
-    return false;
-}
-
-/* A topic that was taken out of the config would hold event time, and with it every window, for ever. */
-static void retire_partitions(slu_pipeline *p)
-{
-    for (uint32_t i = 0; i < slu_watermark_count(p->watermark); i++) {
-        slu_partition part;
-        int64_t next;
-        slu_watermark_at(p->watermark, i, &part, &next);
-        if (is_read(p->options, part.topic))
-            continue;
-        SLU_WARN("trainer", "a partition of the store is read no more; event time goes on without it",
-                 SLU_STR("topic", part.topic), SLU_I64("partition", part.partition));
-        slu_watermark_retire(p->watermark, i);
-    }
-}
-
 static int load_joiner(slu_pipeline *p, const slu_buf *b, slu_error *err)
 {
     return slu_joiner_load(p->joiner, b->data, b->len, err);
@@ -145,8 +119,6 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
         rc = restore(p, "counts", load_counts, err);
     if (!rc)
         rc = restore(p, "watermark", load_watermark, err);
-    if (!rc)
-        retire_partitions(p);
     if (!rc)
         rc = restore(p, "joiner", load_joiner, err);
     if (!rc)

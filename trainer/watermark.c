@@ -130,11 +130,14 @@ void slu_watermark_idle(slu_watermark *w, uint32_t index)
     recompute(w);
 }
 
-void slu_watermark_retire(slu_watermark *w, uint32_t i)
+bool slu_watermark_retire(slu_watermark *w, uint32_t i)
 {
     assert(i < w->n);
+    if (w->entries[i].idle)
+        return false;
     w->entries[i].idle = true;
     recompute(w);
+    return true;
 }
 
 int64_t slu_watermark_now(const slu_watermark *w)

@@ -35,8 +35,8 @@ int64_t slu_watermark_newest(const slu_watermark *w);
 uint32_t slu_watermark_count(const slu_watermark *w);
 void slu_watermark_at(const slu_watermark *w, uint32_t i, slu_partition *part, int64_t *next_offset);
 /* Known partition |i| is read no more (its topic left the config): it lets go of the watermark until it is
- * held again. */
-void slu_watermark_retire(slu_watermark *w, uint32_t i);
+ * held again. False when it did not hold it. */
+bool slu_watermark_retire(slu_watermark *w, uint32_t i);
 /* Next offset of the source's partition |index|, -1 unknown. */
 int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index);
 
