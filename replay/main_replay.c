@@ -34,6 +34,7 @@ typedef struct replay {
     char scratch_dir[256]; /* "" when --store was given */
     int64_t started_us;
     int64_t shown_us;
+    bool tty; /* standard error is a terminal; asked once, not for every event */
 } replay;
 
 static void remove_tree(const char *dir)
@@ -58,7 +59,7 @@ static void remove_tree(const char *dir)
 static void show_progress(replay *r, bool last)
 {
     int64_t now = slu_mono_us(&slu_system_clock);
-    bool tty = isatty(STDERR_FILENO);
+    bool tty = r->tty;
     if (!last && now - r->shown_us < (tty ? 200000 : 5000000))
         return;
     r->shown_us = now;
@@ -198,6 +199,7 @@ static int end_of_order(replay *r, slu_error *err)
 static int run(replay *r, slu_error *err)
 {
     r->started_us = slu_mono_us(&slu_system_clock);
+    r->tty = isatty(STDERR_FILENO);
     for (;;) {
         slu_record record;
         int rc = slu_stop_requested ? SLU_ECLOSED : slu_source_next(r->source, 1000, &record, err);

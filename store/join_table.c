@@ -17,7 +17,7 @@ enum {
     CLASS_BYTES =
         64,       /* blocks are rounded up to this, so that one that is freed fits the next of similar size */
     CLASSES = 64, /* larger blocks go straight back to malloc */
-    CLASS_KEEPS = 256, /* free blocks kept per class */
+    CLASS_KEEPS = 4096, /* free blocks kept per class: a commit frees thousands at once */
     MAX_RECORD = 1 << 30,
 };
 
@@ -44,6 +44,12 @@ typedef struct free_list {
     uint32_t n;
 } free_list;
 
+/* With its key, so that sorting does not wait for the records. */
+typedef struct sorted_record {
+    slu_hash128 key;
+    record *r;
+} sorted_record;
+
 struct slu_join_table {
     slu_store *store;
     uint64_t cache_bytes;
@@ -55,7 +61,7 @@ struct slu_join_table {
     uint64_t bytes;      /* of all blocks in use */
     uint64_t changed;    /* records in the rings CHANGED and FLUSHED */
     uint64_t misses;
-    record **sorted; /* (cap_sorted) scratch of a flush */
+    sorted_record *sorted; /* (cap_sorted) scratch of a flush */
     size_t cap_sorted;
     free_list free[CLASSES];
     slu_buf value; /* of a look-up in the store */
@@ -449,15 +455,15 @@ uint64_t slu_join_timer_count(const slu_join_table *t)
 
 /* ---- committing ---- */
 
-static int compare_records(const void *a, const void *b)
+static int compare_places(const void *a, const void *b)
 {
-    slu_hash128 x = (*(record *const *)a)->key, y = (*(record *const *)b)->key;
+    slu_hash128 x = ((const sorted_record *)a)->key, y = ((const sorted_record *)b)->key;
     return x.hi != y.hi ? (x.hi > y.hi) - (x.hi < y.hi) : (x.lo > y.lo) - (x.lo < y.lo);
 }
 
 /* The records of the ring CHANGED in key order, t->changed of them: the store takes sorted keys much faster.
  */
-static record **sort_changed(slu_join_table *t)
+static const sorted_record *sort_changed(slu_join_table *t)
 {
     if (t->cap_sorted < t->changed) {
         t->cap_sorted = t->changed + t->changed / 2;
@@ -467,10 +473,10 @@ static record **sort_changed(slu_join_table *t)
     }
     size_t n = 0;
     for (record *r = t->rings[CHANGED].next; r != &t->rings[CHANGED]; r = r->next)
-        t->sorted[n++] = r;
+        t->sorted[n++] = (sorted_record){r->key, r};
     assert(n == t->changed);
     if (n)
-        qsort(t->sorted, n, sizeof *t->sorted, compare_records);
+        qsort(t->sorted, n, sizeof *t->sorted, compare_places);
     return t->sorted;
 }
 
@@ -481,9 +487,11 @@ int slu_join_table_flush(slu_join_table *t, slu_commit *c)
     /* What an earlier flush wrote into a commit that never came about is still to be written. */
     while (flushed->next != flushed)
         ring_move(t, flushed->next, CHANGED);
-    record **sorted = sort_changed(t);
+    const sorted_record *sorted = sort_changed(t);
     for (size_t i = 0, n = t->changed; i < n; i++) {
-        record *r = sorted[i];
+        if (i + 4 < n)
+            __builtin_prefetch(sorted[i + 4].r);
+        record *r = sorted[i].r;
         write_key(key, r->key);
         if (r->deleted)
             slu_commit_delete(c, SLU_FAMILY_JOIN, key, sizeof key);
