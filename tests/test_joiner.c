@@ -181,8 +181,17 @@ START_TEST(test_orphans_die)
     bench *b = set_up("fnw");
     step(b, "c", "a", 0, T0, T0);
     step(b, "d", "a", 1, T0 + MINUTE, T0);
+    step(b, "f", "a", 1, T0 + 20 * MINUTE, T0);
     advance(b, T0 + 30 * MINUTE);
+    ck_assert_str_eq(b->said, "dead:orphan:c "); /* each waits its own time */
+    ck_assert_uint_eq(slu_joiner_waiting(b->joiner), 2);
+    advance(b, T0 + 31 * MINUTE);
     ck_assert_str_eq(b->said, "dead:orphan:c dead:orphan:d ");
+    b->said[0] = 0;
+    impression(b, "a", T0 + 19 * MINUTE, T0 + 40 * MINUTE);
+    ck_assert_uint_eq(slu_joiner_waiting(b->joiner), 2);
+    advance(b, T0 + 3 * HOUR);
+    ck_assert_ptr_nonnull(strstr(b->said, "settled:2/2 "));
     ck_assert_uint_eq(slu_joiner_waiting(b->joiner), 0);
     /* Too old to wait at all. */
     ck_assert_int_eq(step(b, "e", "b", 0, T0, T0 + 30 * MINUTE), SLU_DEAD_ORPHAN);

@@ -260,8 +260,7 @@ static int wait_for_impression(slu_joiner *j, slu_hash128 key, const slu_event *
     head.count++;
     head.bytes = (uint32_t)(j->scratch.len - sizeof head);
     put_padded_record(&j->scratch);
-    /* One timer for the group: the first step's. Later ones wait a little less, which is within what the
-     * option says. */
+    /* One timer for the group: the first step's. When it fires the others go on waiting. */
     if (!old) {
         int rc = arm(j, deadline, &head.timer, key, err);
         if (rc)
@@ -301,15 +300,57 @@ static int adopt_orphans(slu_joiner *j, slu_hash128 key, uint8_t count, slu_erro
     return 0;
 }
 
-static int bury_orphans(slu_joiner *j, slu_hash128 key, const orphans *o, slu_error *err)
+/* A step that waits, as the event it came as. */
+static slu_event event_of(const slu_dead_step *s)
 {
-    uint8_t count = o->count;
+    return (slu_event){.kind = SLU_EVENT_STEP,
+                       .id = s->id,
+                       .impression_id = s->impression_id,
+                       .step = s->step,
+                       .time_us = s->time_us};
+}
+
+/* The record of a group's steps that may still wait, in |scratch|. */
+static int keep_waiting(slu_joiner *j, slu_hash128 key, int64_t deadline_us, uint8_t count, slu_error *err)
+{
+    orphans head = {.kind = RECORD_ORPHANS, .count = count};
+    head.bytes = (uint32_t)(j->scratch.len - sizeof head);
+    put_padded_record(&j->scratch);
+    int rc = arm(j, deadline_us, &head.timer, key, err);
+    if (rc)
+        return rc;
+    memcpy(j->scratch.data, &head, sizeof head);
+    return slu_join_table_put(j->table, key, j->scratch.data, j->scratch.len, NULL, err);
+}
+
+/* The group's timer has fired: steps that have waited long enough die, the others go on. */
+static int bury_orphans(slu_joiner *j, slu_hash128 key, const orphans *o, int64_t watermark_us,
+                        slu_error *err)
+{
+    const int64_t wait = j->options->join.orphan_wait_us;
+    uint8_t count = o->count, kept = 0;
+    int64_t deadline = INT64_MAX;
     slu_buf_clear(&j->waiting_steps);
     slu_put_bytes(&j->waiting_steps, o + 1, o->bytes);
-    int rc = slu_join_table_delete(j->table, key, err);
+    slu_buf_clear(&j->scratch);
+    slu_put_bytes(&j->scratch, &(orphans){0}, sizeof(orphans));
     slu_reader r = slu_reader_of(j->waiting_steps.data, j->waiting_steps.len);
+    for (uint8_t i = 0; i < count; i++) {
+        slu_dead_step s = get_orphan(&r);
+        if (s.time_us + wait <= watermark_us)
+            continue;
+        slu_event e = event_of(&s);
+        put_orphan(&j->scratch, &e);
+        kept++;
+        if (s.time_us + wait < deadline)
+            deadline = s.time_us + wait;
+    }
+    int rc = kept ? keep_waiting(j, key, deadline, kept, err) : slu_join_table_delete(j->table, key, err);
+    r = slu_reader_of(j->waiting_steps.data, j->waiting_steps.len);
     for (uint8_t i = 0; !rc && i < count; i++) {
         slu_dead_step s = get_orphan(&r);
+        if (s.time_us + wait > watermark_us)
+            continue;
         j->waiting--;
         rc = j->out.dead_step(j->out.ctx, SLU_DEAD_ORPHAN, &s, err);
     }
@@ -444,7 +485,7 @@ int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, slu_error *err)
         if (rc)
             return rc;
         if (data[0] == RECORD_ORPHANS && ((orphans *)data)->timer == sequence)
-            rc = bury_orphans(j, key, (orphans *)data, err);
+            rc = bury_orphans(j, key, (orphans *)data, watermark_us, err);
         else if (data[0] == RECORD_IMPRESSION && ((impression *)data)->timer == sequence)
             rc = close_window(j, key, (impression *)data, err);
         if (rc)
