@@ -4,6 +4,7 @@
 #include "trainer/kafka_client.h"
 #include "trainer/order_log.h"
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
  * next is at hand. Offsets only ever rise within a partition, and what the live run skipped does not exist:
  * there is no seeking. */
 
+#define QUEUED_KBYTES       (128u * 1024) /* of all partitions, unless they are very many */
 #define METADATA_TIMEOUT_MS 10000
 #define SILENCE_US          (60 * SLU_SECOND_US) /* of a broker that should have the event */
 
@@ -224,13 +226,15 @@ static int next_run(order_source *s, slu_error *err)
 
 static int open_consumer(order_source *s, slu_error *err)
 {
-    static const slu_kafka_setting settings[] = {
+    char kbytes[16];
+    snprintf(kbytes, sizeof kbytes, "%u", s->n < QUEUED_KBYTES / 1024 ? QUEUED_KBYTES / (s->n + 1) : 1024);
+    const slu_kafka_setting settings[] = {
         {"enable.auto.commit", "false"},
         {"enable.auto.offset.store", "false"},
         {"auto.offset.reset", "error"},
         {"enable.partition.eof", "true"}, /* tells that a topic is shorter than the order */
         {"fetch.wait.max.ms", "100"},
-        {"queued.max.messages.kbytes", "16384"}, /* for each partition */
+        {"queued.max.messages.kbytes", kbytes}, /* for each partition */
         {NULL, NULL},
     };
     s->trouble.component = "kafka";
