@@ -21,6 +21,7 @@
 #define TICK_MS          100
 #define STATUS_US        (5 * SLU_SECOND_US)
 #define CHECK_TIMEOUT_MS 5000
+#define CLOSE_SECONDS    15
 /* Of the machine's memory, at most, for rows and indexes. */
 #define MEMORY_SHARE 0.8
 
@@ -221,6 +222,8 @@ static int stop(scorer *s)
     __atomic_store_n(&s->ready, false, __ATOMIC_RELEASE);
     slu_grpc_server_set_serving(s->server, false);
     uint32_t cut = slu_grpc_server_drain(s->server, s->options->serving.drain_us);
+    /* The last commit takes no time; closing Kafka's handle may wait for a broker that is gone. */
+    slu_daemon_exit_within(CLOSE_SECONDS, 0);
     slu_subscriber *subscriber = s->subscriber;
     s->subscriber = NULL;
     int rc = slu_subscriber_stop(subscriber, &err);

@@ -178,8 +178,24 @@ START_TEST(test_notify)
 }
 END_TEST
 
+START_TEST(test_exit_within)
+{
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (!child) {
+        slu_daemon_exit_within(1, 7);
+        for (;;)
+            pause(); /* what hangs */
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), 7);
+}
+END_TEST
+
 int main(void)
 {
     return run_suite("daemon", (const TTest *[]){test_good_lines, test_wrong_lines, test_help_teaches,
-                                                 test_signals, test_notify, NULL});
+                                                 test_signals, test_notify, test_exit_within, NULL});
 }

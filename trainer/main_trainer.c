@@ -17,6 +17,7 @@
 
 #define CHECK_TIMEOUT_MS 5000
 #define DRAIN_TIMEOUT_MS 10000
+#define CLOSE_SECONDS    10
 #define LONGEST_WAIT_MS  100
 #define LOG_EVERY_US     (10 * SLU_SECOND_US)
 #define MIRROR_EVERY_US  (SLU_SECOND_US / 4)
@@ -177,15 +178,17 @@ static int open_all(trainer *t, slu_error *err)
     return rc ? rc : start_admin(t, err);
 }
 
-static void close_all(trainer *t)
+/* What is durable first; Kafka's handles last, because closing them may wait for a broker that is gone. */
+static void close_all(trainer *t, int status)
 {
     slu_admin_stop(t->admin); /* before what its page shows */
+    slu_pipeline_close(t->pipeline);
+    slu_store_close(t->store);
+    slu_daemon_exit_within(CLOSE_SECONDS, status);
     if (t->source)
         t->source->ops->close(t->source);
-    slu_pipeline_close(t->pipeline);
     if (t->publisher)
         slu_publisher_close(t->publisher);
-    slu_store_close(t->store);
     slu_dashboard_free(t->dashboard);
     slu_schema_free(t->schema);
     slu_options_free(t->options);
@@ -420,7 +423,7 @@ done:
                   SLU_STR("reason", err.message));
     else if (rc)
         fprintf(stderr, "sluice-trainer: %s\n", err.message);
-    close_all(&t);
+    close_all(&t, rc ? 1 : 0);
     slu_cli_free(&cli);
     return rc ? 1 : 0;
 }
