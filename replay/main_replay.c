@@ -138,7 +138,8 @@ static int open_from(replay *r, const char *path, slu_error *err)
         .compare = slu_pipeline_compare_schema,
         .compare_ctx = r->schema,
     };
-    return slu_store_open(&config, &r->from, err);
+    int rc = slu_store_open(&config, &r->from, err);
+    return rc ? slu_error_context(err, "--from-store") : 0;
 }
 
 static int open_source(replay *r, const arguments *a, slu_error *err)
