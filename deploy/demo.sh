@@ -139,9 +139,8 @@ fi
 run_id=$$-$(date +%s)
 sets=(--set "store.path=$dir/trainer" --set "serving.store=$dir/scorer" --set admin.trainer=127.0.0.1:0
       --set admin.scorer=127.0.0.1:0 --set serving.listen=127.0.0.1:0
-      # Topics are read in bunches, and a bunch of clicks without the impressions around it is no fair sample: at this
-      # speed the bunches are kept small by small fetches, quick commits and a short leash for the sender.
-      --set kafka.rdkafka.fetch.message.max.bytes=32768 --set training.commit_every=150ms
+      # Fresh at this speed: quick commits, and a short leash for the sender (--outstanding below).
+      --set training.commit_every=150ms
       # The development broker keeps 5 MiB of a partition: a base must always be within them.
       --set publish.base_every_bytes=1MiB "${compression[@]}")
 

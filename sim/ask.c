@@ -91,8 +91,8 @@ static double quantile(sample *s, double q)
 
 static void imagine(asker *a)
 {
-    /* The day before the given time: every hour of it has its turn. */
-    int64_t back = (int64_t)(slu_rng_unit(&a->rng) * 86400) * SLU_SECOND_US;
+    /* The hour before the given time: a scorer is asked about the present. */
+    int64_t back = (int64_t)(slu_rng_unit(&a->rng) * 3600) * SLU_SECOND_US;
     uint32_t n_fields = slu_schema_fields(a->schema);
     slu_showing s;
     slu_world_show(a->world, &a->rng, a->world_time_us - back, &s);
