@@ -137,7 +137,8 @@ slu_values *slu_question_keep(const slu_schema *schema, const slu_values *fields
         slu_value *v = slu_arena_alloc(arena, (fields[f].n + 1) * sizeof *v);
         if (!v)
             return NULL;
-        memcpy(v, fields[f].v, fields[f].n * sizeof *v);
+        for (uint32_t i = 0; i < fields[f].n; i++)
+            v[i] = fields[f].v[i];
         for (uint32_t i = 0; i < fields[f].n; i++)
             if (v[i].kind == SLU_VALUE_TEXT &&
                 !(v[i].v.text.p = slu_arena_strndup(arena, v[i].v.text.p, v[i].v.text.n)))
