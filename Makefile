@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
 configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
 
-.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz format install clean help
+.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz bench-storefront bench-train-path format install clean help
 
 build: deps ## Build everything into build/bin (the default)
 	@test -f $(BUILD)/build.ninja || $(call configure,$(BUILD),)
@@ -47,6 +47,13 @@ fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in
 	@cmake --build build-fuzz -j $(JOBS)
 	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
+bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed
+	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront)
+
+bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
+	@mkdir -p $(BUILD)/bench
+	@$(BUILD)/bench/train_path examples/storefront.yaml $(or $(DATA),../shared/data/storefront) 3 > $(BUILD)/bench/train_path.json
+
 format: deps-format ## clang-format all C sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
@@ -57,4 +64,4 @@ clean: ## Remove the build folders
 	@rm -rf build build-asan build-tsan build-fuzz
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' Makefile

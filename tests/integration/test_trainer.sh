@@ -20,7 +20,8 @@ expect "duplicates" "$(dead duplicate)" "$doubled"
 [ "$(metric sluice_trainer_samples_total)" -ge 8000 ] || fail "fewer samples than impressions were learned"
 [ "$("$tool" "$brokers" count deltas)" -ge 2 ] || fail "no base and delta in the delta topic"
 [ "$(get /readyz)" = ready ] || fail "/readyz does not say ready: $(get /readyz)"
-get / | grep -q "<h2>Tasks</h2>" || fail "the status page has no tasks"
+page=$(get /)
+[[ $page == *"<td>click<td>"* ]] || fail "the status page has no row for the task click"
 reported() {
     [ $(($("$tool" "$brokers" committed sluice-integration events) + $("$tool" "$brokers" committed sluice-integration steps))) = "$total" ]
 }
