@@ -433,16 +433,6 @@ void slu_world_free(slu_world *w)
     free(w);
 }
 
-uint32_t slu_world_users(const slu_world *w)
-{
-    return w->o.users;
-}
-
-uint32_t slu_world_items(const slu_world *w)
-{
-    return w->o.items;
-}
-
 /* ---- what is known about a showing ---- */
 
 static slu_value text_of(const char *s)

@@ -48,8 +48,6 @@ typedef struct slu_world slu_world;
 /* Returns 0, SLU_EINVAL (sizes or rates that make no world) or SLU_ENOMEM. */
 int slu_world_new(const slu_world_opts *opts, slu_world **wp, slu_error *err);
 void slu_world_free(slu_world *w); /* NULL is fine */
-uint32_t slu_world_users(const slu_world *w);
-uint32_t slu_world_items(const slu_world *w);
 
 /* Draws user, device, item and position, and works out the probabilities. */
 void slu_world_show(const slu_world *w, slu_rng *rng, int64_t time_us, slu_showing *out);

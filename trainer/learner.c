@@ -596,8 +596,3 @@ uint64_t slu_learner_dense_steps(const slu_learner *l)
 {
     return l->adam_steps;
 }
-
-const slu_net *slu_learner_net(const slu_learner *l)
-{
-    return l->net;
-}

@@ -44,4 +44,3 @@ uint32_t slu_learner_tables(const slu_learner *l);
 const slu_row_layout *slu_learner_layout(const slu_learner *l, uint32_t table);
 slu_row_table *slu_learner_rows(const slu_learner *l);
 uint64_t slu_learner_dense_steps(const slu_learner *l);
-const slu_net *slu_learner_net(const slu_learner *l);
