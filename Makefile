@@ -47,8 +47,8 @@ fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in
 	@cmake --build build-fuzz -j $(JOBS)
 	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
-bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed
-	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront)
+bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time
+	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity)
 
 bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
 	@mkdir -p $(BUILD)/bench
