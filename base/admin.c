@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ struct slu_admin {
     slu_admin_opts opts;
     char *program;
     int port;
+    bool loopback;    /* listens where only this machine gets */
     int64_t start_us; /* monotonic */
 };
 
@@ -251,7 +253,13 @@ static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const c
     MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "Cache-Control", "no-store");
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(r, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
+    MHD_add_response_header(
+        r, "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'");
+    MHD_add_response_header(r, "X-Frame-Options", "DENY");
+    MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(r, "Cross-Origin-Resource-Policy", "same-origin");
     if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
         MHD_add_response_header(r, "Allow", "GET, HEAD");
     enum MHD_Result rc = MHD_queue_response(c, status, r);
@@ -278,6 +286,25 @@ static enum MHD_Result answer_ready(const slu_admin *a, struct MHD_Connection *c
     return answer(c, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", &body);
 }
 
+bool slu_admin_is_local(const char *host)
+{
+    const char *port = host + strcspn(host, "]");
+    port = strchr(*port ? port : host, ':');
+    size_t n = port ? (size_t)(port - host) : strlen(host);
+    if (port && (!port[1] || strspn(port + 1, "0123456789") != strlen(port + 1)))
+        return false;
+    if (n >= 4 && !strncmp(host, "127.", 4))
+        return strspn(host, "0123456789.") >= n;
+    return (n == 9 && !strncasecmp(host, "localhost", n)) || (n == 5 && !strncmp(host, "[::1]", n));
+}
+
+/* A browser always says to whom it thinks to be talking. */
+static bool is_stranger(const slu_admin *a, struct MHD_Connection *c)
+{
+    const char *host = a->loopback ? MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host") : NULL;
+    return host && !slu_admin_is_local(host);
+}
+
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_size, void **state)
 {
@@ -289,6 +316,9 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
     /* The first call has only headers; an answer given now ends the connection, which suits refusals. */
     if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
         return answer_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    if (is_stranger(a, c))
+        return answer_text(c, MHD_HTTP_MISDIRECTED_REQUEST,
+                           "this page is for this machine: use 127.0.0.1 or localhost as its name\n");
     if (!*state) {
         *state = &seen;
         return MHD_YES;
@@ -346,12 +376,20 @@ static int open_socket(const char *listen_at, int *fdp, slu_error *err)
                         : "");
 }
 
-static int port_of(int fd)
+static bool is_loopback(const struct sockaddr_storage *at)
+{
+    if (at->ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)at)->sin6_addr);
+    return ntohl(((const struct sockaddr_in *)at)->sin_addr.s_addr) >> 24 == 127;
+}
+
+static int port_of(int fd, bool *loopback)
 {
     struct sockaddr_storage at;
     socklen_t n = sizeof at;
     if (getsockname(fd, (struct sockaddr *)&at, &n))
         return 0;
+    *loopback = is_loopback(&at);
     return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
                                           : ((struct sockaddr_in *)&at)->sin_port);
 }
@@ -370,7 +408,7 @@ int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err)
     }
     a->opts = *opts;
     a->opts.listen = a->opts.program = NULL; /* the caller's, not to be used later */
-    a->port = port_of(fd);
+    a->port = port_of(fd, &a->loopback);
     a->start_us = slu_mono_us(&slu_system_clock);
     a->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, a,
                                MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,

@@ -1,6 +1,11 @@
 /* base/admin.h - the HTTP page of a daemon: /metrics, /healthz, /readyz and a readable status page at /.
  *
- * Served by libmicrohttpd on a thread of its own; loopback unless the config says otherwise. */
+ * Served by libmicrohttpd on a thread of its own; loopback unless the config says otherwise. Nobody has to
+ * prove who he is, so what the pages offer is kept harmless: GET and HEAD only, bounded connections, headers and
+ * time, no bodies. On a loopback address only requests that name this machine in their Host header are
+ * answered (or have none, as from HTTP/1.0): a web page whose name resolves to 127.0.0.1 ("DNS rebinding") is not
+ * to read them through somebody's browser. Pages carry headers that keep them out of frames and scripts out of
+ * them. */
 #pragma once
 #include <stdbool.h>
 #include "base/bytes.h"
@@ -21,4 +26,6 @@ typedef struct slu_admin_opts {
 /* Returns 0, SLU_EINVAL (listen text) or SLU_EIO (port taken; the message says which). */
 int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err);
 int slu_admin_port(const slu_admin *a);
+/* Does a Host header name this machine: localhost, 127.x.y.z or [::1], with or without a port? */
+bool slu_admin_is_local(const char *host);
 void slu_admin_stop(slu_admin *a); /* NULL is fine */

@@ -1,4 +1,5 @@
 #include "base/daemon.h"
+#include "base/secret.h"
 #include "base/text.h"
 #include <assert.h>
 #include <stddef.h>
@@ -142,14 +143,38 @@ static const slu_cli_option *find_option(const slu_cli *cli, const char *arg, si
     return NULL;
 }
 
-static void take(slu_cli *cli, const slu_cli_option *o, const char *value)
+static bool sets_secret(const char *assignment, const char *equals)
+{
+    static const char prefix[] = "kafka.rdkafka";
+    char key[160];
+    if (strncmp(assignment, prefix, sizeof prefix - 1) || !strncmp(equals, "=${", 3))
+        return false;
+    snprintf(key, sizeof key, "%.*s", (int)(equals - assignment), assignment);
+    return !strcmp(key, prefix) /* all properties at once */ || slu_secret_key(key);
+}
+
+/* Keeps a copy. A secret disappears from argv, which every user of the machine can read as long as the
+ * process lives. */
+static void take_set(slu_cli *cli, char *assignment)
+{
+    char *equals = strchr(assignment, '='), *copy = strdup(assignment);
+    if (!copy) {
+        fprintf(stderr, "%s: out of memory\n", cli->program);
+        exit(1);
+    }
+    cli->sets[cli->n_sets++] = copy;
+    if (sets_secret(assignment, equals))
+        memset(equals + 1, '*', strlen(equals + 1));
+}
+
+static void take(slu_cli *cli, const slu_cli_option *o, char *value)
 {
     if (o == &common_options[CONFIG]) {
         cli->config_path = value;
     } else if (o == &common_options[SET]) {
         if (!strchr(value, '=') || value[0] == '=')
             wrong(cli, "--set wants key=value, not", value, NULL);
-        cli->sets[cli->n_sets++] = value;
+        take_set(cli, value);
     } else if (o == &common_options[CHECK]) {
         cli->check = true;
     } else if (o == &common_options[DUMP]) {
@@ -174,27 +199,25 @@ void slu_cli_parse(slu_cli *cli, int argc, char **argv)
         exit(1);
     }
     for (int i = 1; i < argc; i++) {
-        const char *arg = argv[i];
-        if (!strcmp(arg, "-h"))
-            arg = "--help";
-        if (arg[0] != '-')
-            wrong(cli, "unexpected argument", arg, NULL);
+        static char help[] = "--help";
+        char *arg = strcmp(argv[i], "-h") ? argv[i] : help, name[80];
         size_t n = strcspn(arg, "=");
+        snprintf(name, sizeof name, "%.*s", (int)(n < 79 ? n : 79), arg); /* what follows may be a secret */
+        if (arg[0] != '-')
+            wrong(cli, "unexpected argument", name, NULL);
         const slu_cli_option *o = find_option(cli, arg, n);
-        if (!o) {
-            char name[80];
-            snprintf(name, sizeof name, "%.*s", (int)(n < 79 ? n : 79), arg);
-            wrong(cli, "unknown option", arg, nearest_option(cli, name));
-        }
-        const char *value = arg[n] ? arg + n + 1 : NULL;
+        if (!o)
+            wrong(cli, "unknown option", name, nearest_option(cli, name));
+        char *value = arg[n] ? arg + n + 1 : NULL;
         if (!o->argument && value)
-            wrong(cli, "this option takes no value:", arg, NULL);
+            wrong(cli, "this option takes no value:", name, NULL);
         if (o->argument && !value) {
             if (++i == argc)
                 wrong(cli, "this option needs a value:", arg, NULL);
             value = argv[i];
         }
-        take(cli, o, o->argument ? value : "1");
+        static char set[] = "1";
+        take(cli, o, o->argument ? value : set);
     }
     if (cli->needs_config && !cli->config_path) {
         fprintf(stderr, "%s: --config FILE is missing\nTry '%s --help'.\n", cli->program, cli->program);
@@ -204,6 +227,8 @@ void slu_cli_parse(slu_cli *cli, int argc, char **argv)
 
 void slu_cli_free(slu_cli *cli)
 {
+    for (size_t i = 0; i < cli->n_sets; i++)
+        free((char *)cli->sets[i]);
     free(cli->sets);
     cli->sets = NULL;
     cli->n_sets = 0;

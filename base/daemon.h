@@ -42,6 +42,7 @@ typedef struct slu_cli {
 } slu_cli;
 
 /* Parses argv. Handles --help and --version itself (prints, exits 0). On a wrong option prints what is wrong
- * and the nearest option to stderr and exits 2. */
+ * and the nearest option to stderr and exits 2. Values of --set that are secrets (base/secret.h) are replaced
+ * by stars in |argv| itself, so that `ps` does not show them. */
 void slu_cli_parse(slu_cli *cli, int argc, char **argv);
 void slu_cli_free(slu_cli *cli);

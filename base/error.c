@@ -1,8 +1,19 @@
 #include "base/error.h"
+#include "base/secret.h"
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+/* A message may quote what a library said, and that what it was given. */
+static void hide_secrets(slu_error *e)
+{
+    char whole[sizeof e->message];
+    if (!slu_secret_known())
+        return;
+    memcpy(whole, e->message, sizeof whole);
+    slu_secret_mask(whole, e->message, sizeof e->message);
+}
 
 int slu_fail(slu_error *e, int code, const char *fmt, ...)
 {
@@ -13,6 +24,7 @@ int slu_fail(slu_error *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->message, sizeof e->message, fmt, ap);
     va_end(ap);
+    hide_secrets(e);
     e->code = code;
     return code;
 }
@@ -36,6 +48,7 @@ int slu_error_context(slu_error *e, const char *fmt, ...)
     memcpy(whole + at + 2, e->message, len);
     whole[at + 2 + len] = 0;
     memcpy(e->message, whole, sizeof whole);
+    hide_secrets(e);
     return e->code;
 }
 

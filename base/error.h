@@ -2,7 +2,8 @@
  *
  * Functions that can fail return 0 or a negative slu_code and fill an slu_error that the caller owns (usually on
  * its stack, zeroed with SLU_ERROR_INIT). The first error survives: setting an error that is already set is a
- * no-op, so cleanup code may report without losing the cause. Programmer mistakes assert instead. */
+ * no-op, so cleanup code may report without losing the cause. Programmer mistakes assert instead. Secrets of the
+ * configuration never get into a message (base/secret.h). */
 #pragma once
 #include <stddef.h>
 

@@ -2,6 +2,7 @@
  * and nothing is allocated. The lock only guards the table of repeats. */
 #include "base/log.h"
 #include "base/digest.h"
+#include "base/secret.h"
 #include "base/text.h"
 #include <inttypes.h>
 #include <math.h>
@@ -129,10 +130,13 @@ static bool plain(const char *s, size_t n)
 
 static void put_text(line *l, const char *s)
 {
+    char masked[VALUE_BYTES + 8]; /* longer than what is shown, so that the cut stays where it was */
     if (!s) {
         puts_to(l, l->json ? "null" : "-");
         return;
     }
+    if (slu_secret_known())
+        s = slu_secret_mask(s, masked, sizeof masked);
     size_t n = strnlen(s, VALUE_BYTES + 1);
     bool cut = n > VALUE_BYTES;
     if (cut)

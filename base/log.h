@@ -5,7 +5,7 @@
  *
  * The last argument list holds typed key-value pairs (may be empty). Thread-safe: one write(2) per line. A line that
  * repeats (same component and message) more than 10 times in 10 seconds is summed: the next line that gets through
- * carries repeated=N. Never pass secrets: nothing is masked here. */
+ * carries repeated=N. Secrets of the configuration come out as *** (base/secret.h); never pass others. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

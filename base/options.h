@@ -118,6 +118,7 @@ typedef struct slu_join_opts {
 
 typedef struct slu_kv_opts {
     char *key, *value;
+    char *environment; /* the variable that the value came from; NULL: written out */
 } slu_kv_opts;
 
 typedef struct slu_kafka_opts {
@@ -197,6 +198,7 @@ typedef struct slu_options {
     slu_publish_opts publish;
     slu_serving_opts serving;
     char *trainer_admin, *scorer_admin; /* listen addresses of the admin pages */
+    bool admin_allow_remote;            /* they may be others than loopback */
     slu_log_opts log;
 } slu_options;
 
@@ -210,7 +212,8 @@ int slu_options_parse(const char *yaml, size_t len, const char *name, const char
                       slu_options **op, slu_error *err);
 void slu_options_free(slu_options *o); /* NULL is fine */
 
-/* The effective configuration as YAML (secrets in rdkafka.* masked), as --dump-config prints it. malloc'd. */
+/* The effective configuration as YAML, as --dump-config prints it: secrets in rdkafka.* are ***, values from
+ * the environment the name of their variable. malloc'd. */
 char *slu_options_dump(const slu_options *o);
 /* 64-bit hash of everything that decides what is learned (funnel, features, model, optimizer, training,
  * join): equal fingerprints and equal events give equal models. */

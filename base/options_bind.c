@@ -30,6 +30,8 @@ static const cyaml_schema_value_t real_value = {.type = CYAML_FLOAT, .data_size 
 static const cyaml_schema_field_t pair_fields[] = {
     CYAML_FIELD_STRING_PTR("key", CYAML_FLAG_POINTER, slu_kv_opts, key, 0, CYAML_UNLIMITED),
     CYAML_FIELD_STRING_PTR("value", CYAML_FLAG_POINTER, slu_kv_opts, value, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_STRING_PTR("environment", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, slu_kv_opts, environment,
+                           0, CYAML_UNLIMITED),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t *fields_of(int row);

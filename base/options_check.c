@@ -1,6 +1,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/options_parts.h"
+#include "base/secret.h"
 #include "base/text.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -334,20 +335,41 @@ static int check_list(checker *c, slu_node *n, const slu_opt *o, int row)
 }
 
 /* "${NAME}" as a whole value stands for a variable of the environment, so that secrets need not be in a file.
- */
-static int take_from_environment(const checker *c, slu_node *n)
+ * |name| (64) receives NAME, or nothing. */
+static int take_from_environment(const checker *c, slu_node *n, char *name)
 {
-    char name[64];
     size_t len = strlen(n->text);
+    *name = 0;
     if (len < 4 || strncmp(n->text, "${", 2) || n->text[len - 1] != '}')
         return 0;
-    snprintf(name, sizeof name, "%.*s", (int)(len - 3 < 63 ? len - 3 : 63), n->text + 2);
+    snprintf(name, 64, "%.*s", (int)(len - 3 < 63 ? len - 3 : 63), n->text + 2);
     const char *value = getenv(name);
     if (!value)
         return fail(c, n, "the environment variable '%s' is not set", name);
     if (!slu_text_is_line(value))
         return fail(c, n, "the environment variable '%s' has control characters or is not UTF-8", name);
     return rewrite(c, n, value);
+}
+
+/* One property: its value is replaced by that of the variable it names, and remembered as a secret when it is
+ * one. What comes out of the environment counts as secret too, unless it is the place of a file. */
+static int check_property(const checker *c, slu_node *value, slu_node *pair)
+{
+    char name[64];
+    int rc = take_from_environment(c, value, name);
+    if (rc)
+        return rc;
+    if (slu_secret_key(value->key) || (*name && !strstr(value->key, ".location")))
+        slu_secret_add(value->text);
+    if (strlen(value->text) > 65536)
+        return fail(c, value, "the value is too long");
+    if (!*name)
+        return 0;
+    slu_node *from = slu_node_new(c->tree, NODE_SCALAR, value->line, value->set);
+    if (!from || rewrite(c, from, name))
+        return out_of_memory(c);
+    slu_node_add(c->tree, pair, "environment", from);
+    return 0;
 }
 
 /* Turns {security.protocol: SSL} into [{key: security.protocol, value: SSL}], which libcyaml can read. */
@@ -374,16 +396,14 @@ static int check_pairs(checker *c, slu_node *n, const slu_opt *o)
                         name);
         if (slu_node_is_null(value))
             return fail(c, value, "has no value; write \"\" for an empty one");
-        int rc = take_from_environment(c, value);
-        if (rc)
-            return rc;
-        if (strlen(value->text) > 65536)
-            return fail(c, value, "the value is too long");
-        path_pop(c, mark);
         slu_node *pair = slu_node_new(c->tree, NODE_MAP, value->line, value->set);
         slu_node *key = slu_node_new(c->tree, NODE_SCALAR, value->line, value->set);
         if (!pair || !key)
             return out_of_memory(c);
+        int rc = check_property(c, value, pair);
+        if (rc)
+            return rc;
+        path_pop(c, mark);
         key->text = name;
         slu_node_add(c->tree, pair, "key", key);
         slu_node_add(c->tree, pair, "value", value);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/options_table.h"
+#include "base/secret.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,17 +141,12 @@ static void put_value(printer *p, const slu_opt *o, const char *base)
     }
 }
 
-/* Properties of librdkafka that hold a secret or a path to unlock one. */
-static bool is_secret(const char *key)
+/* The name of the variable says where a value came from, and the dump can be read back. */
+static void put_property(printer *p, const slu_kv_opts *pair)
 {
-    static const char *const parts[] = {
-        "password", "secret", "ssl.key.pem", "ssl.key", "sasl.oauthbearer.config", "token", "keystore"};
-    if (strstr(key, ".location") || strstr(key, "token.endpoint"))
-        return false; /* where something is, not what it is */
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (strstr(key, parts[i]))
-            return true;
-    return false;
+    char reference[80];
+    snprintf(reference, sizeof reference, "${%.64s}", pair->environment ? pair->environment : "");
+    put_text(p, pair->environment ? reference : slu_secret_key(pair->key) ? "***" : pair->value);
 }
 
 static void put_pairs(printer *p, const slu_opt *o, const char *base)
@@ -165,7 +161,7 @@ static void put_pairs(printer *p, const slu_opt *o, const char *base)
         put_indent(p);
         put_text(p, pairs[i].key);
         put(p, ": ");
-        put_text(p, is_secret(pairs[i].key) ? "***" : pairs[i].value);
+        put_property(p, &pairs[i]);
         put(p, "\n");
     }
     p->indent -= 2;

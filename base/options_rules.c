@@ -441,10 +441,33 @@ static int check_stores(const rules *r)
     return 0;
 }
 
+/* A name other than localhost may mean any address. */
+static bool is_loopback(const char *listen)
+{
+    size_t host = (size_t)(strrchr(listen, ':') - listen);
+    return (!strncmp(listen, "127.", 4) && strspn(listen, "0123456789.") == host) ||
+           !strncmp(listen, "[::1]:", 6) || !strncmp(listen, "localhost:", 10);
+}
+
+static int check_admin(const rules *r)
+{
+    const slu_options *o = r->o;
+    const char *const keys[] = {"admin.trainer", "admin.scorer"}, *const at[] = {o->trainer_admin,
+                                                                                 o->scorer_admin};
+    for (int i = 0; i < 2 && !o->admin_allow_remote; i++)
+        if (at[i] && !is_loopback(at[i]))
+            return fail(
+                r, keys[i],
+                "'%.60s' can be reached from other machines, and the page has no password; use 127.0.0.1, "
+                "or set admin.allow_remote: true",
+                at[i]);
+    return 0;
+}
+
 int slu_options_rules(const slu_tree *t, slu_options *o, slu_error *err)
 {
-    static int (*const checks[])(const rules *) = {check_funnel, check_features, check_model,
-                                                   check_kafka,  check_files,    check_stores};
+    static int (*const checks[])(const rules *) = {check_funnel, check_features, check_model, check_kafka,
+                                                   check_files,  check_stores,   check_admin};
     rules r = {.tree = t, .o = o, .err = err};
     int rc = 0;
     for (size_t i = 0; i < sizeof checks / sizeof *checks && !rc; i++)

@@ -383,6 +383,10 @@ static slu_opt table[] = {
            "Address of the trainer's; port 0 picks one."),
     STRING("admin.scorer", OPT_LISTEN, O, scorer_admin, "127.0.0.1:9465",
            "Address of the scorer's; port 0 picks one."),
+    BOOL("admin.allow_remote", O, admin_allow_remote, "false",
+         "The pages have no password and no encryption, so an address that other machines can reach is "
+         "refused "
+         "without this."),
 
     SECTION("log", "One line per event worth knowing, on stderr."),
     CHOICE("log.level", O, log.level, levels, "info", "Lines below it are not written."),

@@ -53,7 +53,8 @@ static const char *ask(int port, const char *request)
 static const char *get(int port, const char *path)
 {
     char request[256];
-    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+             path);
     return ask(port, request);
 }
 
@@ -123,14 +124,15 @@ START_TEST(test_refusals)
     HAS(get(port, "/nothing"), "HTTP/1.1 404");
     HAS(get(port, "/../etc/passwd"), "HTTP/1.1 404");
     const char *text =
-        ask(port, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc");
+        ask(port,
+            "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc");
     HAS(text, "HTTP/1.1 405");
     HAS(text, "Allow: GET, HEAD");
-    text = ask(port, "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    text = ask(port, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     HAS(text, "HTTP/1.1 200");
     ck_assert_str_eq(strstr(text, "\r\n\r\n"), "\r\n\r\n"); /* headers only */
     static char huge[64 << 10];
-    size_t n = (size_t)snprintf(huge, sizeof huge, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: ");
+    size_t n = (size_t)snprintf(huge, sizeof huge, "GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ");
     memset(huge + n, 'a', sizeof huge - n - 1);
     int fd = dial(port);
     send(fd, huge, sizeof huge - 1, MSG_NOSIGNAL);
@@ -163,9 +165,74 @@ START_TEST(test_bad_addresses)
 }
 END_TEST
 
+START_TEST(test_strangers_are_turned_away)
+{
+    static const char *const local[] = {"localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9464",
+                                        "127.8.9.1", "[::1]",        "[::1]:9464"};
+    static const char *const strange[] = {"evil.example",
+                                          "127.0.0.1.evil.example",
+                                          "127.0.0.1.evil.example:80",
+                                          "localhost.evil.example",
+                                          "localhost:80.evil.example",
+                                          "10.0.0.1",
+                                          "",
+                                          ":80",
+                                          "[::1",
+                                          "[::2]:80",
+                                          "::1",
+                                          "localhost:",
+                                          "127.0.0.1 "};
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        ck_assert_msg(slu_admin_is_local(local[i]), "%s", local[i]);
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
+        ck_assert_msg(!slu_admin_is_local(strange[i]), "%s", strange[i]);
+    slu_admin *a = start(&(slu_admin_opts){0});
+    int port = slu_admin_port(a);
+    static const char *const pages[] = {"/", "/metrics", "/healthz", "/readyz", "/other"};
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        char request[200];
+        snprintf(request, sizeof request,
+                 "GET %s HTTP/1.1\r\nHost: evil.example:%d\r\nConnection: close\r\n\r\n", pages[i], port);
+        const char *text = ask(port, request);
+        HAS(text, "HTTP/1.1 421");
+        HAS(text, "use 127.0.0.1 or localhost");
+        ck_assert_ptr_null(strstr(text, "sluice_"));
+    }
+    HAS(ask(port, "GET /healthz HTTP/1.0\r\n\r\n"), "\r\n\r\nok\n"); /* no browser */
+    slu_admin_stop(a);
+}
+END_TEST
+
+START_TEST(test_headers_and_bodies)
+{
+    slu_admin *a = start(&(slu_admin_opts){0});
+    int port = slu_admin_port(a);
+    const char *text = get(port, "/");
+    HAS(text, "default-src 'none'");
+    HAS(text, "frame-ancestors 'none'");
+    HAS(text, "form-action 'none'");
+    HAS(text, "X-Frame-Options: DENY");
+    HAS(text, "X-Content-Type-Options: nosniff");
+    HAS(text, "Referrer-Policy: no-referrer");
+    static const char *const methods[] = {"POST",  "PUT",   "DELETE",  "OPTIONS",
+                                          "PATCH", "TRACE", "CONNECT", "BREW"};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        char request[200];
+        snprintf(request, sizeof request,
+                 "%s /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", methods[i]);
+        HAS(ask(port, request), "HTTP/1.1 405");
+    }
+    /* A body is not read, however large it says it is. */
+    text = ask(port, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\nabcdef");
+    ck_assert_ptr_null(strstr(text, "200"));
+    HAS(get(port, "/healthz"), "ok");
+    slu_admin_stop(a);
+}
+END_TEST
+
 static void *hammer(void *arg)
 {
-    char request[] = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", rest[4096];
+    char request[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", rest[4096];
     for (int i = 0; i < 20; i++) {
         int fd = dial(*(int *)arg);
         send(fd, request, strlen(request), MSG_NOSIGNAL);
@@ -193,5 +260,6 @@ END_TEST
 int main(void)
 {
     return run_suite("admin", (const TTest *[]){test_pages, test_readiness, test_refusals, test_bad_addresses,
+                                                test_strangers_are_turned_away, test_headers_and_bodies,
                                                 test_many_clients, NULL});
 }

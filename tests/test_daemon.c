@@ -44,6 +44,25 @@ START_TEST(test_good_lines)
 }
 END_TEST
 
+START_TEST(test_secrets_leave_the_command_line)
+{
+    slu_cli c = cli();
+    char password[] = "kafka.rdkafka.sasl.password=hunter2",
+         all[] = "--set=kafka.rdkafka={sasl.password: hunter2}", open[] = "kafka.rdkafka.sasl.username=joe",
+         variable[] = "kafka.rdkafka.sasl.password=${SECRET}";
+    char *argv[] = {"sluice-test", "--set", password, all, "--set", open, "--set", variable, NULL};
+    slu_cli_parse(&c, 8, argv);
+    ck_assert_str_eq(password, "kafka.rdkafka.sasl.password=*******");
+    ck_assert_str_eq(all, "--set=kafka.rdkafka=************************");
+    ck_assert_str_eq(open, "kafka.rdkafka.sasl.username=joe");
+    ck_assert_str_eq(variable, "kafka.rdkafka.sasl.password=${SECRET}");
+    ck_assert_uint_eq(c.n_sets, 4);
+    ck_assert_str_eq(c.sets[0], "kafka.rdkafka.sasl.password=hunter2");
+    ck_assert_str_eq(c.sets[1], "kafka.rdkafka={sasl.password: hunter2}");
+    slu_cli_free(&c);
+}
+END_TEST
+
 /* Parses in a child; its exit status, and all that it printed in |out|. */
 static int parse_in_child(bool needs_config, char **argv, char *out, size_t size)
 {
@@ -84,7 +103,7 @@ START_TEST(test_wrong_lines)
         {{"--jsn=x"}, false, "did you mean '--json'?"},
         {{"--zzzzzzzz"}, false, "unknown option '--zzzzzzzz'\n"},
         {{"--config"}, false, "this option needs a value: '--config'"},
-        {{"--fast=1"}, false, "this option takes no value: '--fast=1'"},
+        {{"--fast=1"}, false, "this option takes no value: '--fast'"},
         {{"stray"}, false, "unexpected argument 'stray'"},
         {{"--set", "model.seed"}, false, "--set wants key=value, not 'model.seed'"},
         {{"--set", "=1"}, false, "--set wants key=value"},
@@ -196,6 +215,7 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("daemon", (const TTest *[]){test_good_lines, test_wrong_lines, test_help_teaches,
-                                                 test_signals, test_notify, test_exit_within, NULL});
+    return run_suite("daemon",
+                     (const TTest *[]){test_good_lines, test_secrets_leave_the_command_line, test_wrong_lines,
+                                       test_help_teaches, test_signals, test_notify, test_exit_within, NULL});
 }

@@ -246,7 +246,7 @@ START_TEST(test_check)
     ck_assert_msg(strstr(err.message, "127.0.0.1:1") && strstr(err.message, "kafka.brokers"), "%s",
                   err.message);
     slu_error_clear(&err);
-    options.kafka.rdkafka = &(slu_kv_opts){"group.id", "other"};
+    options.kafka.rdkafka = &(slu_kv_opts){.key = "group.id", .value = "other"};
     options.kafka.n_rdkafka = 1;
     ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 600, &source, &err), SLU_ECONFIG);
     ck_assert_msg(strstr(err.message, "set kafka.group") != NULL, "%s", err.message);

@@ -229,6 +229,24 @@ START_TEST(test_dump_reads_back)
 }
 END_TEST
 
+START_TEST(test_admin_addresses)
+{
+    static const char *const good[][2] = {{"admin.trainer=localhost:1", NULL},
+                                          {"admin.trainer=127.0.0.2:1", NULL},
+                                          {"admin.scorer='[::1]:1'", NULL},
+                                          {"admin.scorer=0.0.0.0:1", "admin.allow_remote=true"}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        slu_options *o;
+        slu_error err = SLU_ERROR_INIT;
+        ck_assert_msg(
+            !slu_options_parse(least, sizeof least - 1, "t.yaml", good[i], good[i][1] ? 2 : 1, &o, &err),
+            "%s", err.message);
+        ck_assert_int_eq(o->admin_allow_remote, good[i][1] != NULL);
+        slu_options_free(o);
+    }
+}
+END_TEST
+
 START_TEST(test_dump_masks_secrets)
 {
     uint64_t fingerprint;
@@ -260,6 +278,15 @@ START_TEST(test_secrets_from_the_environment)
                   err.message);
     ck_assert_str_eq(o->kafka.rdkafka[0].value, "p\xc3\xa4ss: \"w\"");
     ck_assert_str_eq(o->kafka.rdkafka[1].value, "a${SLU_TEST_SECRET}");
+    ck_assert_str_eq(o->kafka.rdkafka[0].environment, "SLU_TEST_SECRET");
+    ck_assert_ptr_null(o->kafka.rdkafka[1].environment);
+    char *text = slu_options_dump(o);
+    ck_assert_ptr_null(strstr(text, "p\xc3\xa4ss"));
+    ck_assert_ptr_nonnull(strstr(text, "sasl.password: \"${SLU_TEST_SECRET}\""));
+    slu_fail(&err, SLU_EINVAL, "the broker does not like p\xc3\xa4ss: \"w\"");
+    ck_assert_str_eq(err.message, "the broker does not like ***");
+    slu_error_clear(&err);
+    free(text);
     slu_options_free(o);
     setenv("SLU_TEST_SECRET", "line\nbreak", 1);
     ck_assert_int_eq(slu_options_parse(least, sizeof least - 1, "t.yaml", sets, 2, &o, &err), SLU_ECONFIG);
@@ -334,8 +361,9 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("options", (const TTest *[]){test_defaults, test_everything_written, test_sets,
-                                                  test_dump_reads_back, test_dump_masks_secrets,
-                                                  test_secrets_from_the_environment, test_fingerprint,
-                                                  test_examples_load, test_missing_file, NULL});
+    return run_suite("options",
+                     (const TTest *[]){test_defaults, test_everything_written, test_sets,
+                                       test_dump_reads_back, test_dump_masks_secrets, test_admin_addresses,
+                                       test_secrets_from_the_environment, test_fingerprint,
+                                       test_examples_load, test_missing_file, NULL});
 }

@@ -118,6 +118,16 @@ static const bad extras[] = {
      "t.yaml:14: admin.trainer: '127.0.0.1:70000' is not an address; write host:port, e.g. 127.0.0.1:7070, "
      "0.0.0.0:7070 or "
      "[::1]:7070"},
+    {"admin:\n  trainer: 0.0.0.0:9464\n", "t.yaml:15: admin.trainer: '0.0.0.0:9464' can be reached from "
+                                          "other machines, and the page has no password; "
+                                          "use 127.0.0.1, or set admin.allow_remote: true"},
+    {"admin: {scorer: '[::]:9465'}\n", "t.yaml:14: admin.scorer: '[::]:9465' can be reached from other "
+                                       "machines, and the page has no password; use "
+                                       "127.0.0.1, or set admin.allow_remote: true"},
+    {"admin: {scorer: '127.0.0.1.example.com:9465', allow_remote: false}\n",
+     "t.yaml:14: admin.scorer: '127.0.0.1.example.com:9465' can be reached from other machines, and the page "
+     "has no "
+     "password; use 127.0.0.1, or set admin.allow_remote: true"},
     {"store: {path: /x}\nserving: {store: /x}\n",
      "t.yaml:15: serving.store: is the trainer's store.path; the scorer needs a folder of its own"},
     {"log: {level: verbose}\n",

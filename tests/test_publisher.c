@@ -280,9 +280,9 @@ static void expect_refused(slu_kv_opts *setting, const char *words)
 
 START_TEST(test_bad_settings)
 {
-    expect_refused(&(slu_kv_opts){"no.such.property", "1"}, "no.such.property");
-    expect_refused(&(slu_kv_opts){"linger.ms", "soon"}, "linger.ms");
-    expect_refused(&(slu_kv_opts){"bootstrap.servers", "x"}, "set kafka.brokers");
+    expect_refused(&(slu_kv_opts){.key = "no.such.property", .value = "1"}, "no.such.property");
+    expect_refused(&(slu_kv_opts){.key = "linger.ms", .value = "soon"}, "linger.ms");
+    expect_refused(&(slu_kv_opts){.key = "bootstrap.servers", .value = "x"}, "set kafka.brokers");
     options.kafka.dead_letter_topic = NULL;
     options.kafka.n_rdkafka = 0;
     options.store.path = "/nonexistent";
