@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/text.h"
+#include "store/row_sum.h"
 #include "store/row_value.h"
 #include "store/state.h"
 #include <ctype.h>
@@ -26,6 +27,10 @@ static const char HELP[] =
     "                                             what is learned: meta, rows, dense, join, timers (or one "
     "family); names\n"
     "                                             that begin with ~ (versions, wall times) are left out\n"
+    "  sluice-store sum    --store DIR            what the served model adds up to: equal for a trainer and "
+    "the "
+    "scorers that\n"
+    "                                             have its version, whatever the order in their stores\n"
     "\n"
     "  --store DIR    the directory that the configuration calls store.path\n"
     "  --family NAME  meta | rows | dense | join | timers | outbox | order; default: all\n"
@@ -345,6 +350,30 @@ static int print_digest(const arguments *a, slu_store *s, slu_error *err)
     return rc;
 }
 
+static void print_hash(const char *name, slu_hash128 h)
+{
+    printf("%-13s%016" PRIx64 "%016" PRIx64 "\n", name, h.hi, h.lo);
+}
+
+static int print_sums(const arguments *a, slu_store *s, slu_error *err)
+{
+    slu_store_sums sums;
+    (void)a;
+    int rc = slu_store_sums_of(s, &sums, err);
+    if (rc)
+        return rc;
+    printf("%-13s%s\n%-13s%" PRIu64 "\n%-13s%" PRIu64 "\n", "store of",
+           sums.scorer ? "a scorer" : "a trainer", "version", sums.version, "rows", sums.rows);
+    print_hash("row sum", sums.row_sum);
+    print_hash("dense digest", sums.dense_digest);
+    if (sums.recorded && (sums.record.lo != sums.row_sum.lo || sums.record.hi != sums.row_sum.hi))
+        return slu_fail(err, SLU_ECORRUPT,
+                        "store %s: version %" PRIu64 " was committed with row sum %016" PRIx64 "%016" PRIx64
+                        ": rows were lost or changed; restore a backup",
+                        slu_store_path(s), sums.version, sums.record.hi, sums.record.lo);
+    return 0;
+}
+
 typedef struct counting {
     uint64_t entries, bytes;
 } counting;
@@ -483,7 +512,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(const arguments *a, slu_store *s, slu_error *err);
-    } commands[] = {{"info", info}, {"dump", dump}, {"digest", print_digest}};
+    } commands[] = {{"info", info}, {"dump", dump}, {"digest", print_digest}, {"sum", print_sums}};
     arguments a = {.family = -1, .limit = 20};
     parse_options(argc, argv, &a);
     int (*run)(const arguments *a, slu_store *s, slu_error *err) = NULL;
@@ -492,7 +521,7 @@ int main(int argc, char **argv)
             run = commands[i].run;
     if (!run || !a.store) {
         fprintf(stderr, "sluice-store: %s. Try sluice-store --help.\n",
-                run ? "--store DIR is missing" : "wants one command: info, dump or digest");
+                run ? "--store DIR is missing" : "wants one command: info, dump, digest or sum");
         return 2;
     }
     slu_error err = SLU_ERROR_INIT;

@@ -35,7 +35,7 @@ typedef struct id_list {
 } id_list;
 
 typedef struct table {
-    uint32_t floats, admit_after;
+    uint32_t floats, admit_after, served;
     uint32_t stride;      /* bytes per row */
     uint32_t chunk_shift; /* rows per chunk, log2 */
     char **chunks;        /* (n_chunks of cap_chunks) */
@@ -60,6 +60,7 @@ struct slu_row_table {
     size_t n_held, cap_held;
     uint32_t hand_table, hand_slot; /* CLOCK over all rows of all tables */
     uint64_t hits, misses, created, evicted;
+    slu_row_sum sum; /* over rows whose ->summed is set, in memory or not */
     /* Scratch of a fetch, kept. */
     uint32_t *missing; /* (cap_missing) positions in ids */
     uint8_t (*keys)[SLU_ROW_KEY_BYTES];
@@ -286,6 +287,8 @@ int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row
         table *b = &t->tables[i];
         b->floats = config->tables[i].floats;
         b->admit_after = config->tables[i].admit_after;
+        b->served = config->tables[i].served;
+        assert(b->served <= b->floats);
         b->stride =
             (uint32_t)((sizeof(slu_row) + b->floats * sizeof(float) + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN);
         b->chunk_shift = choose_chunk_shift(b->stride, t->cache_bytes, t->n_tables);
@@ -410,7 +413,7 @@ static void load_row(void *ctx, size_t i, const void *value, size_t len)
     }
     row->count = stored.count;
     row->last_seen = stored.last_seen;
-    row->admitted = stored.admitted;
+    row->admitted = row->summed = stored.admitted;
     row->referenced = 1; /* marks, until the fetch ends, that the row was found */
     slu_row_value_floats(&stored, row->v);
 }
@@ -461,11 +464,26 @@ int slu_row_table_fetch(slu_row_table *t, uint32_t which, const uint64_t *ids, s
 
 /* ---- changing ---- */
 
+static void leave_sum(slu_row_table *t, uint32_t which, slu_row *row)
+{
+    if (row->summed)
+        slu_row_sum_remove(&t->sum, which, row->id, row->v, t->tables[which].served);
+    row->summed = 0;
+}
+
+static void join_sum(slu_row_table *t, uint32_t which, slu_row *row)
+{
+    if (row->admitted && !row->summed)
+        slu_row_sum_add(&t->sum, which, row->id, row->v, t->tables[which].served);
+    row->summed = row->admitted;
+}
+
 void slu_row_mark(slu_row_table *t, uint32_t which, slu_row *row)
 {
     if (row->dirty == DIRTY)
         return;
     table *b = &t->tables[which];
+    leave_sum(t, which, row);
     if (row->dirty == CLEAN) {
         t->dirty_rows++;
         t->dirty_bytes += b->stride;
@@ -479,9 +497,9 @@ void slu_row_touch(slu_row_table *t, uint32_t which, slu_row *row, uint32_t time
     row->count = row->count > UINT32_MAX - times ? UINT32_MAX : row->count + times;
     if (seconds > row->last_seen)
         row->last_seen = seconds;
+    slu_row_mark(t, which, row);
     if (!row->admitted && row->count >= t->tables[which].admit_after)
         admit(t, which, row);
-    slu_row_mark(t, which, row);
 }
 
 /* ---- bounds ---- */
@@ -542,12 +560,14 @@ static int compare_ids(const void *a, const void *b)
 }
 
 /* Rows of a flush whose commit was never confirmed are dirty again. */
-static void take_back_flushed(table *b)
+static void take_back_flushed(slu_row_table *t, uint32_t which)
 {
+    table *b = &t->tables[which];
     for (size_t i = 0; i < b->flushed.n; i++) {
         slu_row *row = lookup(b, b->flushed.ids[i]);
         assert(row);
         if (row->dirty == FLUSHED) {
+            leave_sum(t, which, row);
             row->dirty = DIRTY;
             push_id(&b->dirty, row->id);
         }
@@ -561,7 +581,7 @@ int slu_row_table_flush(slu_row_table *t, slu_commit *c,
     uint8_t key[SLU_ROW_KEY_BYTES];
     for (uint32_t which = 0; which < t->n_tables; which++) {
         table *b = &t->tables[which];
-        take_back_flushed(b);
+        take_back_flushed(t, which);
         if (b->dirty.n)
             qsort(b->dirty.ids, b->dirty.n, sizeof *b->dirty.ids, compare_ids);
         for (size_t i = 0; i < b->dirty.n; i++) {
@@ -576,6 +596,7 @@ int slu_row_table_flush(slu_row_table *t, slu_commit *c,
             slu_row_key_write(key, which, row->id);
             slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, t->value, len);
             row->dirty = FLUSHED;
+            join_sum(t, which, row);
         }
         id_list empty = b->flushed;
         b->flushed = b->dirty;
@@ -599,6 +620,16 @@ void slu_row_table_committed(slu_row_table *t)
         }
         b->flushed.n = 0;
     }
+}
+
+slu_row_sum slu_row_table_sum(const slu_row_table *t)
+{
+    return t->sum;
+}
+
+void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored)
+{
+    t->sum = stored;
 }
 
 /* ---- scanning ---- */

@@ -12,6 +12,7 @@
  * stay until a commit has written them. When nothing can be evicted fetch still succeeds and
  * slu_row_table_pressure() says that a commit is due. @thread trainer */
 #pragma once
+#include "base/digest.h"
 #include "base/error.h"
 #include "store/store.h"
 
@@ -19,19 +20,21 @@ typedef struct slu_row_table slu_row_table;
 
 typedef struct slu_row {
     uint64_t id;
-    uint32_t count;     /* occurrences learned from */
-    uint32_t last_seen; /* event time, seconds since the epoch */
-    uint8_t admitted;   /* has floats to read and train */
-    uint8_t dirty;      /* changed since the last commit */
-    uint8_t held;       /* in use by the current batch: not evicted */
-    uint8_t referenced; /* CLOCK */
-    uint32_t slot;      /* place in its slab */
-    float v[];          /* (floats of the table) */
+    uint32_t count;         /* occurrences learned from */
+    uint32_t last_seen;     /* event time, seconds since the epoch */
+    uint8_t admitted;       /* has floats to read and train */
+    uint8_t dirty;          /* changed since the last commit */
+    uint8_t held;           /* in use by the current batch: not evicted */
+    uint8_t referenced : 1; /* CLOCK */
+    uint8_t summed : 1;     /* its served floats are in the sum of rows */
+    uint32_t slot;          /* place in its slab */
+    float v[];              /* (floats of the table) */
 } slu_row;
 
 typedef struct slu_row_table_spec {
     uint32_t floats;      /* per row */
     uint32_t admit_after; /* 0, 1: at once */
+    uint32_t served;      /* the first floats, which scorers get: what the sum of rows is over */
 } slu_row_table_spec;
 
 typedef struct slu_row_table_config {
@@ -55,7 +58,7 @@ int slu_row_table_fetch(slu_row_table *t, uint32_t table, const uint64_t *ids, s
 /* Counts |times| occurrences at event time |seconds| (the latest of all is kept); admits the row when its
  * count is due; marks it dirty. */
 void slu_row_touch(slu_row_table *t, uint32_t table, slu_row *row, uint32_t times, uint32_t seconds);
-/* Marks a row whose floats were changed. */
+/* Before the floats of an admitted row are changed, in each batch. */
 void slu_row_mark(slu_row_table *t, uint32_t table, slu_row *row);
 /* Lets go of every held row; evicts if over the bound. Row pointers are invalid afterwards. */
 int slu_row_table_release(slu_row_table *t, slu_error *err);
@@ -69,6 +72,12 @@ bool slu_row_table_pressure(const slu_row_table *t);
 int slu_row_table_flush(slu_row_table *t, slu_commit *c,
                         void (*each)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
 void slu_row_table_committed(slu_row_table *t);
+
+/* Sum over the served floats of all admitted rows as the last flush wrote them (base/digest.h); between two
+ * flushes it means nothing. It costs a hash when a row is first changed after a flush and one when it is
+ * written. After opening it is {0, 0}: whoever opened tells what the stored rows add up to. */
+slu_row_sum slu_row_table_sum(const slu_row_table *t);
+void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored);
 
 /* Walks every stored row of the last commit in key order: bases, digests, dumps. |v| has |floats| floats; not
  * aligned beyond 4 bytes. Stops when |each| returns false. @thread any */

@@ -60,6 +60,7 @@ START_TEST(test_empty)
     ck_assert_int_eq(m->committed_us, 1700000000000000);
     ck_assert_uint_eq(m->n_rows, 0);
     ck_assert_ptr_null(m->dense);
+    ck_assert_uint_eq(m->row_sum.len + m->dense_digest.len, 0);
     drop(&got);
     slu_delta_builder_free(b);
 }
@@ -123,6 +124,7 @@ START_TEST(test_chunks)
         add_rows(b, 1, 3);
         add_rows(b, 2, 500);
         slu_delta_dense(b, dense, 5000);
+        slu_delta_sums(b, (slu_row_sum){.lo = 7, .hi = 9}, slu_hash_128(dense, 20000, 0));
         ck_assert(!slu_delta_empty(b));
         slu_delta_finish(b, collect, &got);
         ck_assert_uint_gt(got.n, 10);
@@ -136,6 +138,15 @@ START_TEST(test_chunks)
             ck_assert_uint_eq(m->previous_version, 0);
             ck_assert_int_eq(m->kind, SLUICE__V1__DELTA_KIND__DELTA_KIND_BASE);
             ck_assert_uint_eq(strlen(m->schema_text), i == 0 ? 3000 : 0);
+            bool last = i + 1 == got.n;
+            ck_assert_uint_eq(m->row_sum.len, last ? SLU_SUM_BYTES : 0);
+            ck_assert_uint_eq(m->dense_digest.len, last ? SLU_SUM_BYTES : 0);
+            if (last) {
+                ck_assert_uint_eq(slu_sum_read(m->row_sum.data).lo, 7);
+                ck_assert_uint_eq(slu_sum_read(m->row_sum.data).hi, 9);
+                slu_hash128 h = slu_sum_read(m->dense_digest.data), whole = slu_hash_128(dense, 20000, 0);
+                ck_assert(h.lo == whole.lo && h.hi == whole.hi);
+            }
             if (!m->dense)
                 continue;
             ck_assert_uint_eq(m->dense->total, 5000);

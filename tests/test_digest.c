@@ -1,6 +1,7 @@
 #include "base/digest.h"
 #include "tests/suite.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 START_TEST(test_pieces_do_not_matter)
@@ -41,7 +42,47 @@ START_TEST(test_known_hashes)
 }
 END_TEST
 
+/* The sum that the wire promises, computed from its definition. */
+static slu_row_sum defined_sum(uint32_t table, uint64_t id, const float *v, uint32_t n)
+{
+    uint8_t *bytes = malloc(12 + 4 * (size_t)n);
+    memcpy(bytes, &table, 4);
+    memcpy(bytes + 4, &id, 8);
+    memcpy(bytes + 12, v, 4 * (size_t)n);
+    slu_hash128 h = slu_hash_128(bytes, 12 + 4 * (size_t)n, 0);
+    free(bytes);
+    return h;
+}
+
+START_TEST(test_sum_of_rows)
+{
+    static const uint32_t lengths[] = {0, 1, 16, 252, 253, 254, 1000};
+    float v[1000];
+    for (int i = 0; i < 1000; i++)
+        v[i] = (float)i / 3;
+    slu_row_sum sum = {0}, expected = {0};
+    for (uint32_t i = 0; i < 7; i++) {
+        slu_hash128 h = defined_sum(i, 100 - i, v, lengths[i]);
+        slu_row_sum_add(&sum, i, 100 - i, v, lengths[i]);
+        expected.lo += h.lo;
+        expected.hi += h.hi;
+        ck_assert(sum.lo == expected.lo && sum.hi == expected.hi);
+    }
+    uint8_t bytes[SLU_SUM_BYTES];
+    slu_sum_write(bytes, sum);
+    ck_assert_uint_eq(bytes[0], sum.lo & 0xff);
+    ck_assert_uint_eq(bytes[15], sum.hi >> 56);
+    slu_hash128 again = slu_sum_read(bytes);
+    ck_assert(again.lo == sum.lo && again.hi == sum.hi);
+    /* In another order nothing is left. */
+    for (uint32_t i = 7; i-- > 0;)
+        slu_row_sum_remove(&sum, 6 - i, 94 + i, v, lengths[6 - i]);
+    ck_assert(sum.lo == 0 && sum.hi == 0);
+}
+END_TEST
+
 int main(void)
 {
-    return run_suite("digest", (const TTest *[]){test_pieces_do_not_matter, test_known_hashes, NULL});
+    return run_suite("digest",
+                     (const TTest *[]){test_pieces_do_not_matter, test_known_hashes, test_sum_of_rows, NULL});
 }

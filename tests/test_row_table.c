@@ -6,7 +6,7 @@
 
 enum { TABLES = 3, IDS = 400, BATCH = 24, MOST_FLOATS = 9 };
 
-static const slu_row_table_spec SPECS[TABLES] = {{4, 0}, {9, 3}, {1, 1}};
+static const slu_row_table_spec SPECS[TABLES] = {{4, 0, 4}, {9, 3, 5}, {1, 1, 1}};
 
 static void init_row(void *ctx, uint32_t table, uint64_t id, float *v)
 {
@@ -27,7 +27,7 @@ static slu_row_table *open_rows(slu_store *s, uint64_t cache_bytes)
 /* What a row should be. */
 typedef struct model_row {
     uint32_t count, last_seen;
-    bool admitted;
+    bool admitted, touched;
     float v[MOST_FLOATS];
 } model_row;
 
@@ -70,6 +70,7 @@ static void learn(slu_row_table *t, uint32_t table, uint64_t i, slu_row *row, sl
     uint32_t times = (uint32_t)slu_rng_below(rng, 3), seconds = (uint32_t)slu_rng_below(rng, 100000);
     slu_row_touch(t, table, row, times, seconds);
     m->count += times;
+    m->touched = true;
     if (seconds > m->last_seen)
         m->last_seen = seconds;
     if (!m->admitted && m->count >= SPECS[table].admit_after) {
@@ -78,9 +79,9 @@ static void learn(slu_row_table *t, uint32_t table, uint64_t i, slu_row *row, sl
     }
     if (m->admitted && SPECS[table].floats) {
         uint32_t k = (uint32_t)slu_rng_below(rng, SPECS[table].floats);
+        slu_row_mark(t, table, row);
         row->v[k] += 0.125f;
         m->v[k] += 0.125f;
-        slu_row_mark(t, table, row);
     }
 }
 
@@ -108,6 +109,23 @@ static void batch(slu_row_table *t, slu_rng *rng)
     ck_assert_int_eq(slu_row_table_release(t, &err), 0);
 }
 
+static slu_row_sum sum_of(const model *m)
+{
+    slu_row_sum sum = {0};
+    for (uint32_t table = 0; table < TABLES; table++)
+        for (uint64_t i = 0; i < IDS; i++)
+            if (m->rows[table][i].touched && m->rows[table][i].admitted)
+                slu_row_sum_add(&sum, table, id_of(i), m->rows[table][i].v, SPECS[table].served);
+    return sum;
+}
+
+/* After a flush: of all that were flushed. */
+static void check_sum(const slu_row_table *t)
+{
+    slu_row_sum sum = slu_row_table_sum(t), expected = sum_of(&now);
+    ck_assert(sum.lo == expected.lo && sum.hi == expected.hi);
+}
+
 static void commit(slu_store *s, slu_row_table *t)
 {
     slu_commit *c = slu_commit_begin(s);
@@ -123,6 +141,7 @@ static void flush_in_vain(slu_store *s, slu_row_table *t)
 {
     slu_commit *c = slu_commit_begin(s);
     ck_assert_int_eq(slu_row_table_flush(t, c, NULL, NULL), 0);
+    check_sum(t);
     slu_commit_abandon(c);
 }
 
@@ -131,6 +150,7 @@ static void commit_behind(slu_store *s, slu_row_table *t, slu_rng *rng)
 {
     slu_commit *c = slu_commit_begin(s);
     ck_assert_int_eq(slu_row_table_flush(t, c, NULL, NULL), 0);
+    check_sum(t);
     model at_flush = now;
     batch(t, rng);
     sample_write(c);
@@ -181,6 +201,7 @@ START_TEST(test_against_model)
         case 2:
         case 3:
             commit(s, t);
+            check_sum(t);
             break;
         case 4:
             if (slu_rng_below(&rng, 4))
@@ -195,6 +216,7 @@ START_TEST(test_against_model)
             now = committed;
             s = sample_open();
             t = open_rows(s, cache);
+            slu_row_table_set_sum(t, sum_of(&now));
             break;
         }
     }
@@ -210,7 +232,7 @@ START_TEST(test_against_model)
     uint64_t touched = 0;
     for (int table = 0; table < TABLES; table++)
         for (int i = 0; i < IDS; i++)
-            touched += committed.rows[table][i].last_seen != 0;
+            touched += committed.rows[table][i].touched;
     ck_assert_uint_eq(stored_rows, touched);
     slu_row_table_close(t);
     slu_store_close(s);

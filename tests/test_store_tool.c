@@ -1,6 +1,7 @@
 /* sluice-store beside a running writer: what it prints is the last commit. Skipped where the program is not
  * built. */
 #include "store/outbox.h"
+#include "store/row_sum.h"
 #include "store/row_table.h"
 #include "store/row_value.h"
 #include "store/state.h"
@@ -102,6 +103,40 @@ START_TEST(test_says_what_is_there)
 }
 END_TEST
 
+START_TEST(test_sums)
+{
+    if (!find_tool())
+        return;
+    slu_store *s = sample_open();
+    ck_assert_int_eq(run_on_sample("sum", ""), 1);
+    expect_said("no model yet");
+    uint8_t key[SLU_ROW_KEY_BYTES], value[SLU_ROW_VALUE_HEADER + 8];
+    const float v[2] = {0.5f, -2};
+    slu_row_sum sum = {0};
+    slu_commit *c = slu_commit_begin(s);
+    slu_state_put_u64(c, "~version", 12);
+    slu_state_put_floats(c, "params", v, 2);
+    slu_row_key_write(key, 0, 5);
+    slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, value, slu_row_value_write(value, 9, 9, true, v, 2));
+    slu_row_sum_add(&sum, 0, 5, v, 1);
+    slu_row_sum_record(c, 12, (const uint32_t[]){1}, 1, sum);
+    sample_write(c);
+    char line[80];
+    snprintf(line, sizeof line, "row sum      %016llx%016llx\n", (unsigned long long)sum.hi,
+             (unsigned long long)sum.lo);
+    ck_assert_msg(!run_on_sample("sum", ""), "%s", output);
+    expect_said("a trainer\n");
+    expect_said("rows         1\n");
+    expect_said(line);
+    /* A row is lost: the commit knows. */
+    slu_commit_delete(c, SLU_FAMILY_ROWS, key, sizeof key);
+    sample_write(c);
+    ck_assert_int_eq(run_on_sample("sum", ""), 1);
+    expect_said("rows were lost or changed");
+    slu_store_close(s);
+}
+END_TEST
+
 START_TEST(test_refuses)
 {
     if (!find_tool())
@@ -127,6 +162,7 @@ int main(void)
     tcase_add_checked_fixture(tc, sample_setup, sample_teardown);
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, test_says_what_is_there);
+    tcase_add_test(tc, test_sums);
     tcase_add_test(tc, test_refuses);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -5,6 +5,8 @@
 #include "model/spec.h"
 #include "serving/delta_applier.h"
 #include "serving/served.h"
+#include "sluice/v1/delta.pb-c.h"
+#include "store/row_sum.h"
 #include "store/row_table.h"
 #include "store/state.h"
 #include "tests/pipeline_sample.h"
@@ -218,6 +220,27 @@ static bool same_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uin
     return true;
 }
 
+/* What the commit says that its rows add up to is so, and the last message says the same. */
+static void expect_sums(trainer *t, uint64_t seed)
+{
+    slu_store_sums sums;
+    OK(slu_store_sums_of(t->store, &sums, err));
+    ck_assert(sums.recorded);
+    ck_assert_msg(sums.record.lo == sums.row_sum.lo && sums.record.hi == sums.row_sum.hi,
+                  "seed %llu: the rows add up to something else", (unsigned long long)seed);
+    const slu_buf *last = &t->topic->m[t->topic->n - 1].bytes;
+    Sluice__V1__ModelDelta *m = sluice__v1__model_delta__unpack(NULL, last->len, last->data);
+    ck_assert_ptr_nonnull(m);
+    ck_assert_uint_eq(m->version, sums.version);
+    ck_assert_uint_eq(m->row_sum.len, SLU_SUM_BYTES);
+    ck_assert_uint_eq(m->dense_digest.len, SLU_SUM_BYTES);
+    slu_row_sum sent = slu_sum_read(m->row_sum.data);
+    slu_hash128 dense = slu_sum_read(m->dense_digest.data);
+    ck_assert(sent.lo == sums.row_sum.lo && sent.hi == sums.row_sum.hi);
+    ck_assert(dense.lo == sums.dense_digest.lo && dense.hi == sums.dense_digest.hi);
+    sluice__v1__model_delta__free_unpacked(m, NULL);
+}
+
 static void expect_same(trainer *t, scorer *s, uint64_t seed)
 {
     slu_pipeline_stats stats;
@@ -235,6 +258,7 @@ static void expect_same(trainer *t, scorer *s, uint64_t seed)
     comparison c = {.s = s};
     OK(slu_row_table_scan(t->store, same_row, &c, err));
     ck_assert_uint_eq(c.rows, slu_model_rows(s->table));
+    expect_sums(t, seed);
 }
 
 /* ---- histories ---- */

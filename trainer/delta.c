@@ -12,7 +12,7 @@
 #define WIRE_BYTES   2
 
 /* What the head of a chunk and the tags around a block take at most. */
-#define HEAD_BYTES  96
+#define HEAD_BYTES  132
 #define BLOCK_BYTES 48
 
 struct slu_delta_builder {
@@ -30,6 +30,8 @@ struct slu_delta_builder {
     uint32_t table;               /* of the open row block */
     slu_buf ids, values, deleted; /* of the open row block */
     slu_buf message;
+    bool has_sums;
+    uint8_t row_sum[SLU_SUM_BYTES], dense_digest[SLU_SUM_BYTES];
 };
 
 static void put_tag(slu_buf *b, uint32_t field, uint32_t wire)
@@ -98,7 +100,14 @@ void slu_delta_begin(slu_delta_builder *b, const slu_delta_head *head)
     slu_buf_clear(&b->deleted);
     b->n_chunks = 0;
     b->chunk_start = 0;
-    b->chunk_dense = b->anything = false;
+    b->chunk_dense = b->anything = b->has_sums = false;
+}
+
+void slu_delta_sums(slu_delta_builder *b, slu_row_sum rows, slu_hash128 dense)
+{
+    b->has_sums = true;
+    slu_sum_write(b->row_sum, rows);
+    slu_sum_write(b->dense_digest, dense);
 }
 
 bool slu_delta_empty(const slu_delta_builder *b)
@@ -228,6 +237,10 @@ static void put_head(const slu_delta_builder *b, size_t chunk, slu_buf *out)
     put_sint(out, 11, h->committed_us);
     put_tag(out, 12, WIRE_FIXED64);
     slu_put_u64(out, h->lineage);
+    if (b->has_sums && chunk + 1 == b->n_chunks) {
+        put_field(out, 13, b->row_sum, sizeof b->row_sum);
+        put_field(out, 14, b->dense_digest, sizeof b->dense_digest);
+    }
 }
 
 void slu_delta_finish(slu_delta_builder *b, void (*emit)(void *ctx, const void *message, size_t len),

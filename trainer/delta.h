@@ -5,6 +5,7 @@
  * delta chunks into the outbox, base chunks straight to the publisher, and tests parse them. */
 #pragma once
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include <stdbool.h>
 
@@ -26,6 +27,8 @@ void slu_delta_begin(slu_delta_builder *b, const slu_delta_head *head);
 void slu_delta_row(slu_delta_builder *b, uint32_t table, uint64_t id, const float *v);
 void slu_delta_tombstone(slu_delta_builder *b, uint32_t table, uint64_t id);
 void slu_delta_dense(slu_delta_builder *b, const float *params, size_t n);
+/* What the model adds up to after this version: goes with the last chunk. Not called: it says nothing. */
+void slu_delta_sums(slu_delta_builder *b, slu_row_sum rows, slu_hash128 dense);
 /* True when nothing was added since begin. */
 bool slu_delta_empty(const slu_delta_builder *b);
 /* Hands out all chunks in order (at least one, even when empty). */

@@ -39,13 +39,16 @@ struct slu_learner {
     slu_row_rules rules;
     slu_adam adam;
     uint32_t tables, tasks, slots;
-    table_batch *t; /* (tables) */
+    table_batch *t;   /* (tables) */
+    uint32_t *served; /* (tables) */
     /* Dense state. */
     float *params, *grads, *m, *v; /* (P), (trainable) ... */
     size_t n_params, n_trainable;
     uint64_t adam_steps;
     uint32_t gathered; /* samples in grads */
     bool params_changed, moments_changed, grads_changed;
+    bool digest_known; /* |digest| is of |params| */
+    slu_hash128 digest;
     slu_metric *skipped_steps;
     /* Scratch of a step. */
     uint32_t *refs; /* (B * max_ids) position of each id occurrence in its table's ids */
@@ -109,7 +112,9 @@ static int open_rows(slu_learner *l, slu_store *store, slu_error *err)
     if (!specs)
         return slu_fail(err, SLU_ENOMEM, "out of memory for %u tables", l->tables);
     for (uint32_t i = 0; i < l->tables; i++)
-        specs[i] = (slu_row_table_spec){l->t[i].layout.floats, slu_schema_table(l->schema, i)->admit_after};
+        specs[i] = (slu_row_table_spec){.floats = l->t[i].layout.floats,
+                                        .admit_after = slu_schema_table(l->schema, i)->admit_after,
+                                        .served = l->t[i].layout.served};
     slu_row_table_config config = {specs, l->tables, l->options->store.cache_bytes, init_row, l};
     int rc = slu_row_table_open(store, &config, &l->rows, err);
     free(specs);
@@ -133,6 +138,7 @@ static int size_tables(slu_learner *l, slu_error *err)
     for (uint32_t i = 0; !rc && i < l->tables; i++) {
         l->t[i].layout = slu_row_layout_of(slu_schema_table(l->schema, i)->dimension,
                                            wide_tasks(l->options, slu_schema_table(l->schema, i)), &l->rules);
+        l->served[i] = l->t[i].layout.served;
         rc = new_table_batch(l, i, l->options->training.batch_size * ids[i]);
     }
     free(ids);
@@ -197,6 +203,7 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
     l->n_params = slu_net_params(l->net);
     l->n_trainable = slu_net_trainable(l->net);
     l->t = calloc(l->tables + 1, sizeof *l->t);
+    l->served = calloc(l->tables + 1, sizeof *l->served);
     l->work = slu_workspace_new(l->net, batch, true);
     l->params = calloc(l->n_params + 1, sizeof *l->params);
     l->grads = calloc(l->n_trainable + 1, sizeof *l->grads);
@@ -205,8 +212,8 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
     l->refs = malloc((size_t)batch * (slu_schema_max_ids(schema) + 1) * sizeof *l->refs);
     l->labels = malloc((size_t)batch * l->tasks * sizeof *l->labels);
     l->says = malloc((size_t)batch * l->tasks);
-    if (!l->t || !l->work || !l->params || !l->grads || !l->m || !l->v || !l->refs || !l->labels ||
-        !l->says) {
+    if (!l->t || !l->served || !l->work || !l->params || !l->grads || !l->m || !l->v || !l->refs ||
+        !l->labels || !l->says) {
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for a network of %zu parameters and batches of %u",
                       l->n_params, batch);
         goto fail;
@@ -238,6 +245,7 @@ void slu_learner_close(slu_learner *l)
     for (uint32_t i = 0; l->t && i < l->tables; i++)
         free_table_batch(&l->t[i]);
     free(l->t);
+    free(l->served);
     slu_workspace_free(l->work);
     slu_net_free(l->net);
     free(l->params);
@@ -467,10 +475,16 @@ static void update_rows(slu_learner *l)
             if (!t->learns[k] || !row->admitted)
                 continue;
             const float *g = t->grads + (size_t)k * width;
-            slu_row_update(&t->layout, &l->rules, row->v, g, g + t->layout.dim);
             slu_row_mark(l->rows, i, row);
+            slu_row_update(&t->layout, &l->rules, row->v, g, g + t->layout.dim);
         }
     }
+}
+
+static void params_change(slu_learner *l)
+{
+    l->params_changed = true;
+    l->digest_known = false;
 }
 
 static void step_dense(slu_learner *l, uint32_t said)
@@ -487,7 +501,8 @@ static void step_dense(slu_learner *l, uint32_t said)
                  SLU_U64("samples", l->gathered), SLU_U64("step", l->adam_steps));
     }
     l->gathered = 0;
-    l->params_changed = l->moments_changed = true;
+    l->moments_changed = true;
+    params_change(l);
 }
 
 static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
@@ -524,7 +539,7 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, slu_predicted_fn pr
         slu_net_forward(l->net, l->params, l->work, B, SLU_TRAIN);
         add_wide(l, batch);
         if (separate)
-            l->params_changed = true; /* running statistics */
+            params_change(l); /* running statistics */
         else
             rc = hand_out_predictions(l, batch, predicted, ctx, err);
     }
@@ -575,6 +590,19 @@ const float *slu_learner_dense(const slu_learner *l, size_t *n)
 bool slu_learner_dense_changed(const slu_learner *l)
 {
     return l->params_changed;
+}
+
+slu_hash128 slu_learner_dense_digest(slu_learner *l)
+{
+    if (!l->digest_known)
+        l->digest = slu_hash_128(l->params, l->n_params * sizeof *l->params, 0);
+    l->digest_known = true;
+    return l->digest;
+}
+
+const uint32_t *slu_learner_served(const slu_learner *l)
+{
+    return l->served;
 }
 
 uint32_t slu_learner_tables(const slu_learner *l)

@@ -40,7 +40,9 @@ void slu_learner_committed(slu_learner *l);
 
 const float *slu_learner_dense(const slu_learner *l, size_t *n); /* (n) parameters now */
 bool slu_learner_dense_changed(const slu_learner *l);            /* since the last commit */
+slu_hash128 slu_learner_dense_digest(slu_learner *l);            /* of all parameters now */
 uint32_t slu_learner_tables(const slu_learner *l);
+const uint32_t *slu_learner_served(const slu_learner *l); /* (tables) floats of a row that scorers need */
 const slu_row_layout *slu_learner_layout(const slu_learner *l, uint32_t table);
 slu_row_table *slu_learner_rows(const slu_learner *l);
 uint64_t slu_learner_dense_steps(const slu_learner *l);

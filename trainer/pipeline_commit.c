@@ -3,6 +3,7 @@
  * leave them out. */
 #include "base/log.h"
 #include "base/rng.h"
+#include "store/row_sum.h"
 #include "store/state.h"
 #include "trainer/pipeline_state.h"
 #include <assert.h>
@@ -102,13 +103,19 @@ static int check_policy(slu_pipeline *p, slu_error *err)
 
 static int new_builder(slu_pipeline *p, slu_error *err)
 {
-    uint32_t n = slu_learner_tables(p->learner);
-    uint32_t *served = calloc(n + 1, sizeof *served);
-    for (uint32_t i = 0; served && i < n; i++)
-        served[i] = slu_learner_layout(p->learner, i)->served;
-    p->delta = served ? slu_delta_builder_new(served, n, p->options->publish.chunk_bytes) : NULL;
-    free(served);
+    p->delta = slu_delta_builder_new(slu_learner_served(p->learner), slu_learner_tables(p->learner),
+                                     p->options->publish.chunk_bytes);
     return p->delta ? 0 : slu_fail(err, SLU_ENOMEM, "out of memory for deltas");
+}
+
+static int load_row_sum(slu_pipeline *p, slu_error *err)
+{
+    slu_row_sum sum;
+    int rc = slu_row_sum_load(p->store, p->version, slu_learner_served(p->learner),
+                              slu_learner_tables(p->learner), &sum, err);
+    if (!rc)
+        slu_row_table_set_sum(slu_learner_rows(p->learner), sum);
+    return rc;
 }
 
 int slu_pipeline_load(slu_pipeline *p, slu_error *err)
@@ -125,6 +132,8 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
         rc = restore(p, "batch", load_batch, err);
     if (!rc)
         rc = slu_state_get_u64(p->store, "~version", 0, &p->version, err);
+    if (!rc)
+        rc = load_row_sum(p, err);
     if (!rc)
         rc = slu_state_get_u64(p->store, "~lineage", 0, &p->lineage, err);
     if (!rc)
@@ -189,6 +198,8 @@ static int flush_model(slu_pipeline *p)
         slu_delta_dense(p->delta, dense, n);
     }
     int rc = slu_learner_flush(p->learner, p->commit, delta_row, p);
+    slu_delta_sums(p->delta, slu_row_table_sum(slu_learner_rows(p->learner)),
+                   slu_learner_dense_digest(p->learner));
     slu_delta_finish(p->delta, delta_to_outbox, p);
     return rc;
 }
@@ -213,6 +224,8 @@ static void flush_state(slu_pipeline *p)
     slu_state_put_u64(p->commit, "policy", p->options->training.label_policy);
     slu_state_put_u64(p->commit, "~version", p->version);
     slu_state_put_u64(p->commit, "~lineage", p->lineage);
+    slu_row_sum_record(p->commit, p->version, slu_learner_served(p->learner), slu_learner_tables(p->learner),
+                       slu_row_table_sum(slu_learner_rows(p->learner)));
     slu_state_put_u64(p->commit, "~committed", (uint64_t)p->committed_us);
     slu_state_put_u64(p->commit, "~newest_arrival", (uint64_t)p->newest_arrival_us);
     slu_state_put_u64(p->commit, "~learned_through", (uint64_t)p->learned_through_us);
@@ -316,6 +329,8 @@ int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)
     const float *dense = slu_learner_dense(p->learner, &n);
     slu_delta_begin(p->delta, &head);
     slu_delta_dense(p->delta, dense, n);
+    slu_delta_sums(p->delta, slu_row_table_sum(slu_learner_rows(p->learner)),
+                   slu_learner_dense_digest(p->learner));
     rc = slu_row_table_scan(p->store, base_row, p, err);
     if (!rc)
         slu_delta_finish(p->delta, send_base, p);
