@@ -164,7 +164,9 @@ end() {
     kill "-$signal" "$pid" 2>/dev/null || true
     for _ in $(seq 300); do
         [ -e "/proc/$pid" ] || break
-        [ "$(cut -d' ' -f3 "/proc/$pid/stat" 2>/dev/null)" = Z ] && break
+        # A zombie whose other threads are still ending has its port yet.
+        [ "$(cut -d' ' -f3 "/proc/$pid/stat" 2>/dev/null)" = Z ] &&
+            [ "$(ls "/proc/$pid/task" 2>/dev/null | wc -l)" -le 1 ] && break
         sleep 0.1
     done
     kill -KILL "$pid" 2>/dev/null || true

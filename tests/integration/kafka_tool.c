@@ -3,12 +3,18 @@
  *   kafka_tool BROKERS create TOPIC PARTITIONS [key=value...]
  *   kafka_tool BROKERS grow TOPIC PARTITIONS          adds partitions up to PARTITIONS
  *   kafka_tool BROKERS trim TOPIC PARTITION OFFSET    drops what is before OFFSET, as retention would
- *   kafka_tool BROKERS produce [EVENTS_PER_SECOND]    lines of topic TAB key TAB value from standard input;
- * exits 0 when all are acknowledged, also across a broker's restart kafka_tool BROKERS count TOPIC messages
- * in all partitions kafka_tool BROKERS read TOPIC                     all messages there are: header
- * sluice-reason TAB value kafka_tool - generate SEED IMPRESSIONS START_US   events as lines for produce:
- * impressions with clicks and conversions, two thirds in order, one in twenty doubled
+ *   kafka_tool BROKERS delete TOPIC
+ *   kafka_tool BROKERS produce [EVENTS_PER_SECOND]
+ *       lines of topic TAB key TAB value from standard input; exits 0 when all are acknowledged, also across a
+ *       broker's restart. A topic may be written topic:partition
+ *   kafka_tool BROKERS count TOPIC                    messages in all partitions
+ *   kafka_tool BROKERS read TOPIC                     all messages there are: header sluice-reason TAB value
+ *   kafka_tool BROKERS dump TOPIC                     the same for programs: see dump_message
+ *   kafka_tool - keys                                 ids in lines -> keys of their join records, in hex
+ *   kafka_tool - generate SEED IMPRESSIONS START_US   events as lines for produce: impressions with clicks and
+ *       conversions, two thirds in order, one in twenty doubled
  */
+#include "base/digest.h"
 #include "base/rng.h"
 #include <inttypes.h>
 #include <librdkafka/rdkafka.h>
@@ -121,6 +127,21 @@ static void grow(rd_kafka_t *rk, const char *topic, size_t partitions)
     rd_kafka_queue_destroy(q);
 }
 
+static void delete_topic(rd_kafka_t *rk, char *topic)
+{
+    size_t results;
+    rd_kafka_queue_t *q = rd_kafka_queue_new(rk);
+    rd_kafka_DeleteTopic_t *t = rd_kafka_DeleteTopic_new(topic);
+    rd_kafka_DeleteTopics(rk, &t, 1, NULL, q);
+    rd_kafka_event_t *ev = wait_event(q);
+    const rd_kafka_topic_result_t **r =
+        rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(ev), &results);
+    expect_topic_result(ev, r, results);
+    rd_kafka_event_destroy(ev);
+    rd_kafka_DeleteTopic_destroy(t);
+    rd_kafka_queue_destroy(q);
+}
+
 static void trim(rd_kafka_t *rk, const char *topic, int32_t partition, int64_t offset)
 {
     rd_kafka_queue_t *q = rd_kafka_queue_new(rk);
@@ -194,6 +215,16 @@ static void pace(double per_second, uint64_t sent)
         nanosleep(&(struct timespec){(time_t)ahead, (long)((ahead - (double)(time_t)ahead) * 1e9)}, NULL);
 }
 
+/* topic or topic:partition; cuts the partition off. */
+static int32_t partition_of(char *topic)
+{
+    char *colon = strchr(topic, ':');
+    if (!colon)
+        return RD_KAFKA_PARTITION_UA;
+    *colon = 0;
+    return atoi(colon + 1);
+}
+
 static void produce(rd_kafka_t *rk, double per_second)
 {
     char *line = NULL;
@@ -207,8 +238,10 @@ static void produce(rd_kafka_t *rk, double per_second)
             die(line, "expected topic TAB key TAB value");
         *key++ = *value++ = 0;
         size_t len = (size_t)(line + n - value);
-        while (rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(line), RD_KAFKA_V_KEY(key, strlen(key)),
-                                 RD_KAFKA_V_VALUE(value, len), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        int32_t partition = partition_of(line);
+        while (rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(line), RD_KAFKA_V_PARTITION(partition),
+                                 RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE(value, len),
+                                 RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                                  RD_KAFKA_V_END) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
             rd_kafka_poll(rk, 100);
         rd_kafka_poll(rk, 0);
@@ -232,7 +265,33 @@ static void print_message(const rd_kafka_message_t *m)
     printf("%.*s\t%.*s\n", (int)n, (const char *)reason, (int)m->len, (const char *)m->payload);
 }
 
-static void read_all(rd_kafka_t *rk, const char *topic)
+static void put_number(uint64_t v, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        putchar((int)(v >> (8 * i) & 255));
+}
+
+/* All little-endian: u32 partition, u64 offset, u64 timestamp in ms, u64 header sluice-sequence (0: none), u32
+ * length, the value. */
+static void dump_message(const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers;
+    rd_kafka_timestamp_type_t type;
+    const void *sequence = "";
+    size_t n = 0;
+    char text[24];
+    if (!rd_kafka_message_headers(m, &headers))
+        rd_kafka_header_get_last(headers, "sluice-sequence", &sequence, &n);
+    snprintf(text, sizeof text, "%.*s", (int)n, (const char *)sequence);
+    put_number((uint32_t)m->partition, 4);
+    put_number((uint64_t)m->offset, 8);
+    put_number((uint64_t)rd_kafka_message_timestamp(m, &type), 8);
+    put_number(strtoull(text, NULL, 10), 8);
+    put_number(m->len, 4);
+    fwrite(m->payload, 1, m->len, stdout);
+}
+
+static void read_all(rd_kafka_t *rk, const char *topic, void (*print)(const rd_kafka_message_t *m))
 {
     int32_t n = partitions_of(rk, topic), ended = 0;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
@@ -249,11 +308,24 @@ static void read_all(rd_kafka_t *rk, const char *topic)
         else if (m->err)
             die(topic, rd_kafka_message_errstr(m));
         else
-            print_message(m);
+            print(m);
         rd_kafka_message_destroy(m);
     }
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_consumer_close(rk);
+}
+
+static void keys(void)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    for (ssize_t n; (n = getline(&line, &cap, stdin)) > 0;) {
+        if (line[n - 1] == '\n')
+            n--;
+        slu_hash128 key = slu_hash_128(line, (size_t)n, 0);
+        printf("%016" PRIx64 "%016" PRIx64 "\n", key.hi, key.lo);
+    }
+    free(line);
 }
 
 /* ---- events ---- */
@@ -318,7 +390,12 @@ int main(int argc, char **argv)
         return 0;
     }
     bool offsets = !strcmp(what, "committed") && argc == 5;
-    bool reads = offsets || !strcmp(what, "read") || !strcmp(what, "count");
+    if (!strcmp(what, "keys") && argc == 3) {
+        keys();
+        return 0;
+    }
+    bool dumps = !strcmp(what, "dump") && argc == 4;
+    bool reads = offsets || dumps || !strcmp(what, "read") || !strcmp(what, "count");
     rd_kafka_t *rk =
         handle(argv[1], reads ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, offsets ? argv[3] : "kafka-tool");
     if (!strcmp(what, "create") && argc >= 5)
@@ -334,7 +411,11 @@ int main(int argc, char **argv)
     else if (!strcmp(what, "count") && argc == 4)
         printf("%" PRId64 "\n", count(rk, argv[3]));
     else if (!strcmp(what, "read") && argc == 4)
-        read_all(rk, argv[3]);
+        read_all(rk, argv[3], print_message);
+    else if (dumps)
+        read_all(rk, argv[3], dump_message);
+    else if (!strcmp(what, "delete") && argc == 4)
+        delete_topic(rk, argv[3]);
     else
         die(what, "wrong arguments");
     rd_kafka_destroy(rk);
