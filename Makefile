@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
 configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
 
-.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz bench-storefront bench-train-path format install clean help
+.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz soak-kill bench-storefront bench-train-path format install clean help
 
 build: deps ## Build everything into build/bin (the default)
 	@test -f $(BUILD)/build.ninja || $(call configure,$(BUILD),)
@@ -46,6 +46,9 @@ fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in
 	@test -f build-fuzz/build.ninja || $(call configure,build-fuzz,-DSLU_FUZZ=ON -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-fuzz -j $(JOBS)
 	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, also cuts of power) under EVENTS events, then count: kills=.. events=.. lost=.. doubled=.. digest=.. SEED=number
+	@python3 tests/soak/soak_kill.py --build $(BUILD) --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --events $(or $(EVENTS),300000)
 
 bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time
 	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity)
