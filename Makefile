@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
 configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
 
-.PHONY: build demo test broker deps deps-fuzz deps-format asan tsan fuzz soak-kill bench-storefront bench-train-path format install clean help
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 build: deps ## Build everything into build/bin (the default)
 	@test -f $(BUILD)/build.ninja || $(call configure,$(BUILD),)
@@ -56,6 +56,16 @@ bench-storefront: build ## What is learned from recorded events (DATA=folder): A
 bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
 	@mkdir -p $(BUILD)/bench
 	@$(BUILD)/bench/train_path examples/storefront.yaml $(or $(DATA),../shared/data/storefront) 3 > $(BUILD)/bench/train_path.json
+
+bench-serve: build ## Scoring over gRPC by h2load: throughput, latency, and what updates do to it; CHECK=1
+	@deploy/deps.sh bench
+	@BUILD='$(BUILD)' python3 bench/serve.py
+
+bench-fresh: build ## From an event to the first score that reflects it, by commit interval; CHECK=1
+	@BUILD='$(BUILD)' python3 bench/fresh.py
+
+bench-scale: build ## Cost per event and row, cold starts and recovery, as the table grows. ROWS="1e6 1e7 5e7"
+	@ROWS='$(or $(ROWS),1e6 1e7 5e7)' BUILD='$(BUILD)' python3 bench/scale.py
 
 format: deps-format ## clang-format all C sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a group needs and this machine lacks. Quick when there is nothing to do.
-#   deploy/deps.sh build|run|fuzz|format ...
+#   deploy/deps.sh build|run|fuzz|format|bench ...
 set -euo pipefail
 
 run=(librdkafka1 librocksdb7.8 libopenblas0-pthread libprotobuf-c1 libnghttp2-14 liburcu8 libcyaml1 libyaml-0-2
@@ -11,12 +11,13 @@ build=(cmake ninja-build gcc libc6-dev pkg-config librdkafka-dev librocksdb-dev 
        check openjdk-17-jre-headless maven python3-venv curl ca-certificates)
 fuzz=(clang llvm)
 format=(clang-format)
+bench=(nghttp2-client util-linux)
 
 wanted=()
 for group in "${@:-build}"; do
     case $group in
     run | build | fuzz | format) declare -n list=$group && wanted+=("${list[@]}") ;;
-    *) echo "deps.sh: no group '$group'; there are: build, run, fuzz, format" >&2 && exit 2 ;;
+    *) echo "deps.sh: no group '$group'; there are: build, run, fuzz, format, bench" >&2 && exit 2 ;;
     esac
 done
 

@@ -1,0 +1,159 @@
+"""bench/system.py: the running system under a benchmark: a real broker, trainer, scorer, and what they say of themselves.
+
+Used by serve.py, fresh.py and scale.py. Everything lives in a temporary folder and ends with the `with` block."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
+BUILD = BUILD if os.path.isabs(BUILD) else os.path.join(ROOT, BUILD)
+CONFIG = os.path.join(ROOT, "bench/mmoe24.yaml")
+TOOL = os.path.join(BUILD, "tests/kafka_tool")
+LOAD = os.path.join(BUILD, "bench/load")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def median(values):
+    v = sorted(values)
+    return v[len(v) // 2]
+
+
+def percentile(values, p):
+    v = sorted(values)
+    return v[min(len(v) - 1, int(p * len(v)))]
+
+
+def report(name, figures, missed):
+    """Writes build/bench/NAME.json; exits 1 under CHECK=1 when a target was missed."""
+    os.makedirs(os.path.join(BUILD, "bench"), exist_ok=True)
+    with open(os.path.join(BUILD, "bench", name + ".json"), "w") as f:
+        json.dump({"bench": name, "cpus": os.cpu_count(), "figures": figures, "missed": missed}, f, indent=1)
+    print("\ntargets: " + ("missed: " + "; ".join(missed) if missed else "all reached"))
+    sys.exit(1 if missed and os.environ.get("CHECK") else 0)
+
+
+class Process:
+    """A daemon: its log, its admin page, its CPU time and memory."""
+
+    def __init__(self, log, command, cpus=None, env=None):
+        self.log = log
+        if cpus:
+            command = ["taskset", "-c", cpus] + command
+        self.p = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(log, "a"), env=dict(os.environ, **(env or {})))
+
+    def said(self, pattern, seconds=60):
+        end = time.time() + seconds
+        while time.time() < end:
+            found = re.findall(pattern, open(self.log, errors="replace").read())
+            if found:
+                return found[-1]
+            if self.p.poll() is not None:
+                break
+            time.sleep(.05)
+        sys.exit("%s: no '%s' in %s:\n%s" % (self.p.args, pattern, self.log, open(self.log).read()[-2000:]))
+
+    def metrics(self):
+        text = urllib.request.urlopen("http://%s/metrics" % self.admin, timeout=10).read().decode()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")}
+
+    def cpu_seconds(self):
+        f = open("/proc/%d/stat" % self.p.pid).read().rsplit(")", 1)[1].split()
+        return (int(f[11]) + int(f[12])) / TICKS
+
+    def rss(self):
+        return int(open("/proc/%d/statm" % self.p.pid).read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self, sig=signal.SIGTERM):
+        if self.p.poll() is None:
+            self.p.send_signal(sig)
+            try:
+                self.p.wait(40)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait()
+        return self.p.returncode
+
+
+class System:
+    def __init__(self, sets=(), config=CONFIG):
+        self.dir = tempfile.mkdtemp(prefix="sluice-bench.")
+        self.sets, self.config, self.processes = list(sets), config, []
+
+    def __enter__(self):
+        self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.dir + "/broker"],
+                                               text=True).strip()
+        self.kafka("create", "bench.events", "4")
+        self.kafka("create", "bench.deltas", "1")
+        return self
+
+    def __exit__(self, *_):
+        for p in self.processes:
+            p.stop()
+        subprocess.call([os.path.join(ROOT, "deploy/broker/broker.sh"), "kill", self.dir + "/broker"],
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def kafka(self, *args):
+        return subprocess.check_output([TOOL, self.brokers] + list(args), text=True)
+
+    def daemon(self, program, ready, address, cpus=None, sets=(), name=None):
+        name = name or program
+        command = [os.path.join(BUILD, "bin", program), "--config", self.config]
+        where = {"kafka.brokers": self.brokers, "store.path": self.dir + "/trainer", "serving.store": self.dir + "/" + name}
+        for s in ["%s=%s" % i for i in where.items()] + self.sets + list(sets):
+            command += ["--set", s]
+        log = "%s/%s.log" % (self.dir, name)
+        if os.path.exists(log):
+            os.rename(log, log + ".%d" % time.time())
+        p = Process(log, command, cpus)
+        self.processes.append(p)
+        p.said(ready)
+        p.admin = p.said(address)
+        return p
+
+    def trainer(self, **k):
+        return self.daemon("sluice-trainer", "msg=started", r"msg=started.* admin=(\S+)", **k)
+
+    def scorer(self, **k):
+        p = self.daemon("sluice-scorer", "msg=listening", r"msg=listening.* admin_port=(\d+)", **k)
+        p.admin = "127.0.0.1:" + p.admin
+        p.grpc = "127.0.0.1:" + p.said(r"msg=listening.* port=(\d+)")
+        return p
+
+    def events(self, impressions, rate=0, seed=1, law="zipf", ids=41667, wait=True, cpus=None):
+        command = (["taskset", "-c", cpus] if cpus else []) + [LOAD, "events", self.config, self.brokers, str(impressions),
+                                                               str(seed), law, str(ids), str(rate)]
+        p = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if not wait:
+            self.processes.append(Waiting(p))
+            return p
+        out = p.communicate()[0]
+        if p.returncode:
+            sys.exit("bench/load failed")
+        return int(re.search(r"sent=(\d+)", out)[1])
+
+
+class Waiting:
+    def __init__(self, p):
+        self.p = p
+
+    def stop(self):
+        if self.p.poll() is None:
+            self.p.terminate()
+        self.p.wait()
+
+
+def wait_until(what, condition, seconds=600):
+    end = time.time() + seconds
+    while not condition():
+        if time.time() > end:
+            sys.exit("waited %d s for %s" % (seconds, what))
+        time.sleep(.02)
