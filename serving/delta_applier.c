@@ -14,6 +14,7 @@
 /* A delta changes what one commit interval has learned: tens of MiB are much. More chunks than this are not
  * kept in memory for one version; a base has no such bound, it is applied chunk by chunk. */
 #define MAX_DELTA_BYTES (512u << 20)
+#define KEPT_BYTES      ((size_t)4 << 20) /* a larger buffer is not held for the next version */
 
 typedef Sluice__V1__ModelDelta model_delta;
 typedef Sluice__V1__RowBlock row_block;
@@ -27,8 +28,8 @@ struct slu_delta_applier {
     slu_delta_sink sink;
     slu_delta_position at;
     slu_delta_counts counts;
-    bool waiting; /* for a base: the gap was counted */
-    bool spoilt;  /* a delta stopped half way for lack of memory: only a base helps */
+    bool waiting;  /* for a base: the gap was counted */
+    bool changing; /* between the sink's begin and its published or abandon */
 
     /* The version that is being assembled. */
     assembly doing;
@@ -64,16 +65,26 @@ slu_delta_applier *slu_delta_applier_new(const slu_schema *schema, slu_model_tab
     return a;
 }
 
-/* Forgets the version that is being assembled. */
+static void begin_changes(slu_delta_applier *a, bool base)
+{
+    a->changing = true;
+    if (a->sink.begin)
+        a->sink.begin(a->sink.ctx, base);
+}
+
+/* Forgets the version that is being assembled, and what of it has been done to the table. */
 static void drop(slu_delta_applier *a)
 {
-    if (a->doing == BASE) {
-        slu_model_abandon_base(a->table);
-        if (a->sink.abandon_base)
-            a->sink.abandon_base(a->sink.ctx);
+    if (a->changing) {
+        slu_model_undo(a->table);
+        if (a->sink.abandon)
+            a->sink.abandon(a->sink.ctx);
     }
+    a->changing = false;
     a->doing = NOTHING;
     slu_buf_clear(&a->kept);
+    if (a->kept.cap > KEPT_BYTES)
+        slu_buf_free(&a->kept);
 }
 
 void slu_delta_applier_free(slu_delta_applier *a)
@@ -206,9 +217,6 @@ static int check_body(const slu_delta_applier *a, const model_delta *m, slu_erro
 
 /* ---- changes ---- */
 
-/* A step over a block of rows: into the table, or told to the sink. */
-typedef int block_step(slu_delta_applier *a, const row_block *b, slu_error *err);
-
 static uint64_t id_at(const ProtobufCBinaryData *ids, size_t i)
 {
     uint64_t id;
@@ -225,38 +233,39 @@ static const float *values_at(slu_delta_applier *a, const row_block *b, size_t i
     return a->row;
 }
 
-static int put_rows(slu_delta_applier *a, const row_block *b, slu_error *err)
+/* Into the table, and told to the sink. */
+static int put_block(slu_delta_applier *a, const row_block *b, slu_error *err)
 {
     for (size_t i = 0; i < b->ids.len / sizeof(uint64_t); i++) {
-        int rc = slu_model_put_row(a->table, b->table, id_at(&b->ids, i), values_at(a, b, i), err);
+        uint64_t id = id_at(&b->ids, i);
+        const float *v = values_at(a, b, i);
+        int rc = slu_model_put_row(a->table, b->table, id, v, err);
         if (rc)
             return rc;
+        if (a->sink.row)
+            a->sink.row(a->sink.ctx, b->table, id, v);
     }
-    for (size_t i = 0; i < b->deleted.len / sizeof(uint64_t); i++)
-        slu_model_delete_row(a->table, b->table, id_at(&b->deleted, i));
+    for (size_t i = 0; i < b->deleted.len / sizeof(uint64_t); i++) {
+        uint64_t id = id_at(&b->deleted, i);
+        int rc = slu_model_delete_row(a->table, b->table, id, err);
+        if (rc)
+            return rc;
+        if (a->sink.row)
+            a->sink.row(a->sink.ctx, b->table, id, NULL);
+    }
     return 0;
 }
 
-static int tell_rows(slu_delta_applier *a, const row_block *b, slu_error *err)
-{
-    (void)err;
-    for (size_t i = 0; a->sink.row && i < b->ids.len / sizeof(uint64_t); i++)
-        a->sink.row(a->sink.ctx, b->table, id_at(&b->ids, i), values_at(a, b, i));
-    for (size_t i = 0; a->sink.row && i < b->deleted.len / sizeof(uint64_t); i++)
-        a->sink.row(a->sink.ctx, b->table, id_at(&b->deleted, i), NULL);
-    return 0;
-}
-
-static int each_block(slu_delta_applier *a, const model_delta *m, block_step *step, slu_error *err)
+static int put_rows(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
     int rc = 0;
     for (size_t i = 0; i < m->n_rows && !rc; i++)
-        rc = step(a, m->rows[i], err);
+        rc = put_block(a, m->rows[i], err);
     return rc;
 }
 
 /* The same over the chunks that were kept. They were checked when they came. */
-static int each_kept(slu_delta_applier *a, block_step *step, slu_error *err)
+static int put_kept(slu_delta_applier *a, slu_error *err)
 {
     slu_reader r = slu_reader_of(a->kept.data, a->kept.len);
     int rc = 0;
@@ -264,8 +273,7 @@ static int each_kept(slu_delta_applier *a, block_step *step, slu_error *err)
         size_t len = slu_get_u64(&r);
         const uint8_t *bytes = slu_get_bytes(&r, len);
         model_delta *m = sluice__v1__model_delta__unpack(NULL, len, bytes);
-        rc = m ? each_block(a, m, step, err)
-               : slu_fail(err, SLU_ENOMEM, "no memory for a chunk of %zu bytes", len);
+        rc = m ? put_rows(a, m, err) : slu_fail(err, SLU_ENOMEM, "no memory for a chunk of %zu bytes", len);
         if (m)
             sluice__v1__model_delta__free_unpacked(m, NULL);
     }
@@ -309,16 +317,13 @@ static int begin(slu_delta_applier *a, const model_delta *m, slu_error *err)
     if (!base && !known)
         return wait_for_base(
             a, m, a->at.version ? "the trainer's store is another one" : "there is no model yet", err);
-    if (!base && a->spoilt)
-        return wait_for_base(a, m, "an earlier version could not be applied whole", err);
     if (!base && m->previous_version > a->at.version)
         return wait_for_base(a, m, "versions between them are missing", err);
     if (base) {
         int rc = slu_model_begin_base(a->table, err);
         if (rc)
             return rc;
-        if (a->sink.begin_base)
-            a->sink.begin_base(a->sink.ctx);
+        begin_changes(a, true);
     }
     a->doing = base ? BASE : DELTA;
     a->lineage = m->lineage;
@@ -332,22 +337,17 @@ static int begin(slu_delta_applier *a, const model_delta *m, slu_error *err)
 /* Makes the version the one that serves. */
 static int publish(slu_delta_applier *a, const model_delta *last, slu_error *err)
 {
-    int rc = slu_model_publish(a->table, a->dense_has ? a->dense : NULL, a->version, last->learned_through_us,
-                               err);
+    const float *dense = a->dense_has ? a->dense : NULL;
+    int rc = slu_model_publish(a->table, dense, a->version, last->learned_through_us, err);
     if (rc)
         return rc;
     a->at = (slu_delta_position){a->lineage, a->version, last->learned_through_us, last->committed_us};
     a->counts.applied++;
     a->waiting = false;
-    return 0;
-}
-
-static int done(slu_delta_applier *a)
-{
+    a->changing = false;
     if (a->sink.published)
-        a->sink.published(a->sink.ctx, &a->at, a->dense_has ? a->dense : NULL);
-    a->doing = NOTHING;
-    slu_buf_clear(&a->kept);
+        a->sink.published(a->sink.ctx, &a->at, dense);
+    drop(a);
     return 1;
 }
 
@@ -362,46 +362,30 @@ static int keep(slu_delta_applier *a, const void *message, size_t len, slu_error
     return 0;
 }
 
-/* The last chunk of a delta: from here on the table changes. The sink hears of it only when all of it is in.
- */
+/* The last chunk of a delta: from here on the table changes. */
 static int finish_delta(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
     size_t total = slu_model_dense(a->table);
     if (a->dense_has && a->dense_has != total)
         return slu_fail(err, SLU_EFORMAT, "%zu of %zu dense parameters", a->dense_has, total);
-    int rc = each_kept(a, put_rows, err);
+    begin_changes(a, false);
+    int rc = put_kept(a, err);
     if (!rc)
-        rc = each_block(a, m, put_rows, err);
-    if (!rc)
-        rc = publish(a, m, err);
-    if (!rc)
-        rc = each_kept(a, tell_rows, err);
-    if (rc) {
-        a->spoilt = true;
-        return rc;
-    }
-    each_block(a, m, tell_rows, NULL);
-    return done(a);
+        rc = put_rows(a, m, err);
+    return rc ? rc : publish(a, m, err);
 }
 
 static int take_base_chunk(slu_delta_applier *a, const model_delta *m, slu_error *err)
 {
-    int rc = each_block(a, m, put_rows, err);
-    if (rc)
+    int rc = put_rows(a, m, err);
+    if (rc || a->next < a->chunks)
         return rc;
-    each_block(a, m, tell_rows, NULL);
-    if (a->next < a->chunks)
-        return 0;
     size_t total = slu_model_dense(a->table);
     if (a->dense_has != total && m->kind == SLUICE__V1__DELTA_KIND__DELTA_KIND_DELTA)
         return wait_for_base(a, m, "it does not bring all dense parameters", err);
     if (a->dense_has != total)
         return slu_fail(err, SLU_EFORMAT, "a base with %zu of %zu dense parameters", a->dense_has, total);
-    rc = publish(a, m, err);
-    if (rc)
-        return rc;
-    a->spoilt = false;
-    return done(a);
+    return publish(a, m, err);
 }
 
 static int take_chunk(slu_delta_applier *a, const model_delta *m, const void *message, size_t len,

@@ -26,11 +26,12 @@ typedef struct slu_delta_position {
     int64_t learned_through_us, committed_us;
 } slu_delta_position;
 
-/* Called while a message is applied; any member may be NULL. Rows between begin_base and published belong to
- * the new generation; abandon_base forgets it. */
+/* Called while a message is applied; any member may be NULL. Rows between begin and published change the
+ * model, or, with |base|, are all of a new one; abandon instead of published means that they count for
+ * nothing. */
 typedef struct slu_delta_sink {
-    void (*begin_base)(void *ctx);
-    void (*abandon_base)(void *ctx);
+    void (*begin)(void *ctx, bool base);
+    void (*abandon)(void *ctx);
     void (*row)(void *ctx, uint32_t table, uint64_t id, const float *v); /* (served) NULL: deleted */
     void (*published)(void *ctx, const slu_delta_position *now, const float *dense); /* NULL: unchanged */
     void *ctx;

@@ -178,7 +178,9 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
     int rc = load_position(s, at, err);
     if (rc)
         goto done;
-    rc = load_rows(s, table, err);
+    rc = slu_model_begin_base(table, err);
+    if (!rc)
+        rc = load_rows(s, table, err);
     if (rc || at->version == 0)
         goto done;
     float *dense = malloc((P + 1) * sizeof *dense);
@@ -194,6 +196,8 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
     free(dense);
     s->offset = *offset;
 done:
+    if (rc || at->version == 0)
+        slu_model_undo(table);
     if (rc)
         slu_error_context(err, "store %s, a copy that may be deleted and is then read again",
                           slu_store_path(s->store));
@@ -239,9 +243,13 @@ static void sweep(model_store *s)
     s->sweep = s->failed.code != 0;
 }
 
-static void on_begin_base(void *ctx)
+static void on_begin(void *ctx, bool base)
 {
     model_store *s = ctx;
+    if (!base) {
+        slu_commit_save(s->commit);
+        return;
+    }
     /* Versions before the base go first, with their offset: pieces of the base are commits of their own. */
     if (s->dirty)
         model_store_commit(s, &s->failed);
@@ -250,9 +258,13 @@ static void on_begin_base(void *ctx)
     s->base = true;
 }
 
-static void on_abandon_base(void *ctx)
+static void on_abandon(void *ctx)
 {
     model_store *s = ctx;
+    if (!s->base) {
+        slu_commit_take_back(s->commit);
+        return;
+    }
     if (!s->failed.code) { /* else it holds earlier versions too, and the rows do no harm */
         slu_commit_abandon(s->commit);
         s->commit = slu_commit_begin(s->store);
@@ -282,6 +294,8 @@ static void on_published(void *ctx, const slu_delta_position *now, const float *
         s->generation ^= GENERATION;
         s->base = false;
         s->sweep = true;
+    } else {
+        slu_commit_keep(s->commit);
     }
     if (dense)
         slu_state_put_floats(s->commit, "params", dense, slu_model_dense(s->table));
@@ -295,7 +309,7 @@ static void on_published(void *ctx, const slu_delta_position *now, const float *
 
 slu_delta_sink model_store_sink(model_store *s)
 {
-    return (slu_delta_sink){on_begin_base, on_abandon_base, on_row, on_published, s};
+    return (slu_delta_sink){on_begin, on_abandon, on_row, on_published, s};
 }
 
 void model_store_reached(model_store *s, int64_t offset)

@@ -5,10 +5,7 @@
 #include <string.h>
 #include <urcu/urcu-bp.h>
 
-/* Replaced rows may take this much memory before the writer waits for a grace period in the middle of a
- * version: far more than a usual version changes, little beside a table. */
-#define MOST_WAITING_BYTES (16u << 20)
-#define LIMIT_CHECK_EVERY  1024u /* puts between exact sums of memory */
+#define LIMIT_CHECK_EVERY 1024u /* changes between exact sums of memory */
 
 /* ThreadSanitizer does not see into liburcu, so it is told what a grace period means: all that readers did
  * inside their read sections happened before it ended. */
@@ -37,7 +34,8 @@ typedef struct generation {
 /* What one pointer swap changes. */
 typedef struct model_state {
     generation *rows;
-    float *dense; /* (P) */
+    uint32_t mark; /* 1 or 2: which rows of a generation belong to it (serving/row_set.h) */
+    float *dense;  /* (P) */
     uint64_t version;
     int64_t learned_through_us;
 } model_state;
@@ -48,7 +46,7 @@ struct slu_model_table {
     uint32_t n_tables;
     size_t dense;
     uint64_t max_bytes;
-    uint32_t puts;          /* since memory was summed up exactly */
+    uint32_t changes;       /* since memory was summed up exactly */
     uint64_t n_rows, bytes; /* published for other threads */
     uint32_t served[];
 };
@@ -93,44 +91,38 @@ static uint64_t generation_bytes(const slu_model_table *t, const generation *g)
     return sum;
 }
 
-static uint64_t generation_waiting(const slu_model_table *t, const generation *g)
-{
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < t->n_tables; i++)
-        sum += row_set_waiting(g->sets[i]);
-    return sum;
-}
-
-static void generation_reclaim(const slu_model_table *t, generation *g)
-{
-    for (uint32_t i = 0; g && i < t->n_tables; i++)
-        row_set_reclaim(g->sets[i]);
-}
-
 /* Where puts and deletes go. */
 static generation *writable(const slu_model_table *t)
 {
     return t->base ? t->base : t->current->rows;
 }
 
-/* Waits until every reader that could know something replaced has gone, then takes it back. */
+/* The mark of changes: none for a base, which nobody reads, else that of the version after the current. */
+static uint32_t next_mark(const slu_model_table *t)
+{
+    return t->base ? ROW_SET_PRIVATE : 3 - t->current->mark;
+}
+
+/* Waits until every reader that could know something replaced has gone. */
 static void grace(slu_model_table *t)
 {
     urcu_bp_synchronize_rcu();
     GRACE_ENDS(t);
-    generation_reclaim(t, t->current->rows);
-    generation_reclaim(t, t->base);
 }
 
-static void sum_up(slu_model_table *t)
+static void count_rows(slu_model_table *t)
 {
     uint64_t rows = 0;
     for (uint32_t i = 0; i < t->n_tables; i++)
         rows += row_set_rows(t->current->rows->sets[i]);
     __atomic_store_n(&t->n_rows, rows, __ATOMIC_RELAXED);
+}
+
+static void sum_up(slu_model_table *t)
+{
     __atomic_store_n(&t->bytes, generation_bytes(t, t->current->rows) + generation_bytes(t, t->base),
                      __ATOMIC_RELAXED);
-    t->puts = 0;
+    t->changes = 0;
 }
 
 int slu_model_table_new(const uint32_t *served, uint32_t n_tables, size_t dense, uint64_t max_bytes,
@@ -148,6 +140,7 @@ int slu_model_table_new(const uint32_t *served, uint32_t n_tables, size_t dense,
     t->current = calloc(1, sizeof *t->current);
     if (!t->current)
         goto fail_table;
+    t->current->mark = 1;
     t->current->dense = calloc(dense ? dense : 1, sizeof(float));
     t->current->rows = generation_new(t);
     if (!t->current->dense || !t->current->rows)
@@ -231,7 +224,7 @@ uint32_t slu_model_find_rows(slu_model_reader *r, uint32_t table, const uint64_t
                              const float **rows)
 {
     assert(r->state && table < r->table->n_tables);
-    return row_set_find(r->state->rows->sets[table], ids, n, rows);
+    return row_set_find(r->state->rows->sets[table], r->state->mark, ids, n, rows);
 }
 
 uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n, float *out)
@@ -265,84 +258,97 @@ static int over_limit(const slu_model_table *t, slu_error *err)
         (unsigned long long)t->max_bytes);
 }
 
+/* Is there memory for one more change of |s|? */
+static int check_limit(slu_model_table *t, const row_set *s, slu_error *err)
+{
+    uint64_t next = row_set_next_bytes(s);
+    if (next || ++t->changes >= LIMIT_CHECK_EVERY)
+        sum_up(t);
+    return next && t->max_bytes && t->bytes + next > t->max_bytes ? over_limit(t, err) : 0;
+}
+
 int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err)
 {
     assert(table < t->n_tables);
-    generation *g = writable(t);
-    row_set *s = g->sets[table];
-
-    if (++t->puts >= LIMIT_CHECK_EVERY) {
-        if (generation_waiting(t, g) > MOST_WAITING_BYTES)
-            grace(t);
-        sum_up(t);
-    }
-    uint64_t next = row_set_next_bytes(s);
-    if (next) {
-        sum_up(t);
-        if (t->max_bytes && t->bytes + next > t->max_bytes)
-            return over_limit(t, err);
-    }
-    return row_set_put(s, id, v, err);
+    row_set *s = writable(t)->sets[table];
+    int rc = check_limit(t, s, err);
+    return rc ? rc : row_set_put(s, next_mark(t), id, v, err);
 }
 
-void slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id)
+int slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id, slu_error *err)
 {
     assert(table < t->n_tables);
-    row_set_delete(writable(t)->sets[table], id);
+    int rc = row_set_delete(writable(t)->sets[table], next_mark(t), id, err);
+    return rc < 0 ? rc : 0;
+}
+
+void slu_model_undo(slu_model_table *t)
+{
+    generation_free(t, t->base); /* no reader ever saw it */
+    t->base = NULL;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        row_set_undo(t->current->rows->sets[i]);
+    grace(t);
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        row_set_reclaim(t->current->rows->sets[i]);
+    sum_up(t);
 }
 
 int slu_model_begin_base(slu_model_table *t, slu_error *err)
 {
-    slu_model_abandon_base(t);
+    slu_model_undo(t);
     t->base = generation_new(t);
     if (!t->base)
         return slu_fail(err, SLU_ENOMEM, "no memory for a second generation of %u tables", t->n_tables);
     return 0;
 }
 
-void slu_model_abandon_base(slu_model_table *t)
+/* The version after the current one, not yet to be seen. NULL: out of memory. */
+static model_state *next_state(const slu_model_table *t, const float *dense)
 {
-    generation_free(t, t->base); /* no reader ever saw it */
-    t->base = NULL;
-    sum_up(t);
+    model_state *next = calloc(1, sizeof *next);
+    if (!next)
+        return NULL;
+    next->rows = writable(t);
+    next->mark = 3 - t->current->mark;
+    next->dense = t->current->dense;
+    if (!dense)
+        return next;
+    next->dense = malloc((t->dense ? t->dense : 1) * sizeof(float));
+    if (!next->dense) {
+        free(next);
+        return NULL;
+    }
+    memcpy(next->dense, dense, t->dense * sizeof(float));
+    return next;
 }
 
 int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, int64_t learned_through_us,
                       slu_error *err)
 {
     model_state *old = t->current;
-    model_state *next = calloc(1, sizeof *next);
-    if (!next)
-        goto fail;
-    *next = (model_state){.rows = writable(t),
-                          .dense = old->dense,
-                          .version = version,
-                          .learned_through_us = learned_through_us};
-    if (dense) {
-        next->dense = malloc((t->dense ? t->dense : 1) * sizeof(float));
-        if (!next->dense)
-            goto fail;
-        memcpy(next->dense, dense, t->dense * sizeof(float));
-    } else if (t->base) {
-        free(next);
+    if (t->base && !dense)
         return slu_fail(err, SLU_EINVAL, "a base of version %llu without dense parameters",
                         (unsigned long long)version);
-    }
+    model_state *next = next_state(t, dense);
+    if (!next)
+        return slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters of version %llu", t->dense,
+                        (unsigned long long)version);
+    next->version = version;
+    next->learned_through_us = learned_through_us;
     __atomic_store_n(&t->current, next, __ATOMIC_RELEASE);
     t->base = NULL;
     grace(t);
     if (old->rows != next->rows)
         generation_free(t, old->rows);
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        row_set_settle(next->rows->sets[i]);
     if (old->dense != next->dense)
         free(old->dense);
     free(old);
+    count_rows(t);
     sum_up(t);
     return 0;
-
-fail:
-    free(next);
-    return slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters of version %llu", t->dense,
-                    (unsigned long long)version);
 }
 
 slu_model_view slu_model_current(const slu_model_table *t)

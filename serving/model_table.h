@@ -2,13 +2,14 @@
  * version.
  *
  * One writer (the subscriber thread), any number of readers (loop threads) that never wait and never make it
- * wait for longer than one request. INVARIANT 4: a row is never half old and half new (rows do not change
- * once they can be seen, serving/row_set.h); dense parameters are swapped whole; every answer names the one
- * version that was current when it began. Readers bracket a request with slu_model_read_begin/end.
+ * wait for longer than one request. INVARIANT 4: between slu_model_read_begin and slu_model_read_end a reader
+ * sees exactly one version: the rows, the dense vector and the number that slu_model_publish has put
+ * together, however often the writer publishes meanwhile. What the writer changes is seen by nobody before it
+ * is published (serving/row_set.h), and can be taken back until then.
  *
  * Sharing is RCU (liburcu, bulletproof flavour: a thread registers itself at its first read and is forgotten
  * when it ends). Replaced rows and vectors are used again after a grace period, which the writer takes when
- * it publishes or when much is waiting. The writer must not be inside a read section itself. */
+ * it publishes or undoes. The writer must not be inside a read section itself. */
 #pragma once
 #include "base/error.h"
 #include <stdbool.h>
@@ -46,17 +47,19 @@ uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t
                              float *out);
 void slu_model_read_end(slu_model_reader *r);
 
-/* Writer side. Changes become visible row by row; the version moves with slu_model_publish. */
+/* Writer side. Changes are seen with the next slu_model_publish. A failure (SLU_ENOMEM, SLU_ELIMIT) leaves
+ * what was changed before it; slu_model_undo takes that back, too. */
 int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err);
-void slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id);
-/* Takes effect whole: a new dense vector (NULL: unchanged), version and freshness. Old ones are freed when no
- * reader uses them. A base needs a dense vector. On failure nothing has changed. */
+int slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id, slu_error *err);
+/* Takes back every change since the last slu_model_publish, a base under construction included. */
+void slu_model_undo(slu_model_table *t);
+/* Takes effect whole: all changes, a new dense vector (NULL: unchanged), version and freshness. Old ones are
+ * freed when no reader uses them. A base needs a dense vector. On failure nothing is published. */
 int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, int64_t learned_through_us,
                       slu_error *err);
 /* Begins a new, empty generation for a BASE: readers keep the old one until slu_model_publish; puts and
- * deletes go to the new one. Drops one that was begun before. */
+ * deletes go to the new one. Changes that were not published are undone before. */
 int slu_model_begin_base(slu_model_table *t, slu_error *err);
-void slu_model_abandon_base(slu_model_table *t);
 /* The current dense vector and version, for the writer itself. */
 slu_model_view slu_model_current(const slu_model_table *t);
 /* Of the current generation, and of all. @thread any */

@@ -3,19 +3,29 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Index entries: 0 is empty, 1 a tombstone, else (hash >> 32) << 32 | slot + 2. */
 #define ENTRY_EMPTY     0u
 #define ENTRY_TOMBSTONE 1u
 #define ENTRY_FIRST     2u
 
-#define MAX_CHUNKS  65536u
-#define CHUNK_BYTES (256u << 10) /* small enough that a dozen tiny tables cost little */
-#define FIRST_INDEX 1024u        /* entries */
-#define BATCH       32u          /* ids whose cache misses are in flight together */
+#define MAX_CHUNKS   65536u
+#define CHUNK_BYTES  (1u << 20) /* pages that were not touched cost nothing, so tiny tables cost little */
+#define PAGE         4096u
+#define MAPPED_BYTES (64u << 10) /* indexes from here on are mapped, not allocated */
+#define FIRST_INDEX  1024u       /* entries */
+#define BATCH        32u         /* ids whose cache misses are in flight together */
+#define NO_SLOT      UINT32_MAX
+
+/* Row states: the mark of a version that is not settled in the low bits, and whether this is a deletion. */
+#define MARK_BITS 3u
+#define DELETED   4u
 
 typedef struct row {
     uint64_t id;
+    uint32_t state; /* read and settled atomically */
+    uint32_t prev;  /* slot of what this replaced, NO_SLOT: nothing. Followed only while marked */
     float v[];
 } row;
 
@@ -37,25 +47,58 @@ struct row_set {
     uint32_t stride;      /* bytes from row to row */
     uint32_t chunk_shift; /* log2 of the rows of a chunk */
     uint32_t chunks;      /* in use */
-    uint32_t slots;       /* given out so far, free and waiting ones included */
-    uint64_t live, tombstones;
-    slot_list free, waiting;
+    uint32_t slots;       /* given out so far, whatever became of them */
+    uint64_t live;        /* rows of the version being made */
+    uint64_t used;        /* entries that are not empty */
+    uint64_t tombstones;  /* of them */
+    slot_list free;
+    slot_list fresh;    /* marked: of the version being made */
+    slot_list replaced; /* their predecessors, free when it is settled */
+    slot_list waiting;  /* nothing leads there any more; free after a grace period */
     row_index *retired;
     uint64_t index_bytes, retired_bytes;
     char *chunk[MAX_CHUNKS]; /* untouched pages of this directory cost nothing */
 };
 
-static uint64_t index_size(uint64_t entries)
+/* Zeroed. */
+static void *memory_new(size_t bytes)
+{
+    if (bytes < MAPPED_BYTES)
+        return calloc(1, bytes);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void memory_free(void *p, size_t bytes)
+{
+    if (bytes < MAPPED_BYTES)
+        free(p);
+    else
+        munmap(p, bytes);
+}
+
+static size_t index_size(uint64_t entries)
 {
     return sizeof(row_index) + entries * sizeof(uint64_t);
 }
 
 static row_index *index_new(uint64_t entries)
 {
-    row_index *x = calloc(1, index_size(entries));
+    row_index *x = memory_new(index_size(entries));
     if (x)
         x->mask = entries - 1;
     return x;
+}
+
+static void index_free(row_index *x)
+{
+    if (x)
+        memory_free(x, index_size(x->mask + 1));
+}
+
+static size_t chunk_bytes(const row_set *s)
+{
+    return (size_t)s->stride << s->chunk_shift;
 }
 
 static row *row_at(const row_set *s, uint32_t slot)
@@ -79,13 +122,18 @@ static uint32_t entry_slot(uint64_t entry)
     return (uint32_t)entry - ENTRY_FIRST;
 }
 
+static uint32_t state_of(const row *r)
+{
+    return __atomic_load_n(&r->state, __ATOMIC_RELAXED);
+}
+
 row_set *row_set_new(uint32_t floats)
 {
     row_set *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
     s->floats = floats;
-    s->stride = (uint32_t)((sizeof(row) + (size_t)floats * sizeof(float) + 15) & ~(size_t)15);
+    s->stride = (uint32_t)((sizeof(row) + (size_t)floats * sizeof(float) + 7) & ~(size_t)7);
     while (((size_t)s->stride << (s->chunk_shift + 1)) <= CHUNK_BYTES)
         s->chunk_shift++;
     s->index = index_new(FIRST_INDEX);
@@ -102,7 +150,7 @@ static void free_retired(row_set *s)
     while (s->retired) {
         row_index *x = s->retired;
         s->retired = x->next;
-        free(x);
+        index_free(x);
     }
     s->retired_bytes = 0;
 }
@@ -112,15 +160,29 @@ void row_set_free(row_set *s)
     if (!s)
         return;
     free_retired(s);
-    free(s->index);
+    index_free(s->index);
     for (uint32_t i = 0; i < s->chunks; i++)
-        free(s->chunk[i]);
+        memory_free(s->chunk[i], chunk_bytes(s));
     free(s->free.slots);
+    free(s->fresh.slots);
+    free(s->replaced.slots);
     free(s->waiting.slots);
     free(s);
 }
 
 /* ---- readers ---- */
+
+/* What a reader of the version with |mark| finds in |r|. */
+static const float *as_seen(const row_set *s, const row *r, uint32_t mark)
+{
+    uint32_t state = state_of(r);
+    if ((state & MARK_BITS) == 3 - mark) { /* of the version to come */
+        if (r->prev == NO_SLOT)
+            return NULL;
+        return row_at(s, r->prev)->v;
+    }
+    return state & DELETED ? NULL : r->v;
+}
 
 /* Walks the probe sequence from |pos| on; NULL when the id is not there. */
 static const row *probe(const row_set *s, const row_index *x, uint64_t id, uint64_t hash, uint64_t pos)
@@ -151,7 +213,7 @@ static uint64_t first_fit(const row_set *s, const row_index *x, uint64_t hash)
     }
 }
 
-uint32_t row_set_find(const row_set *s, const uint64_t *ids, uint32_t n, const float **rows)
+uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint32_t n, const float **rows)
 {
     const row_index *x = __atomic_load_n(&s->index, __ATOMIC_ACQUIRE);
     uint64_t hash[BATCH], pos[BATCH];
@@ -167,14 +229,14 @@ uint32_t row_set_find(const row_set *s, const uint64_t *ids, uint32_t n, const f
             pos[i] = first_fit(s, x, hash[i]);
         for (uint32_t i = 0; i < m; i++) {
             const row *r = probe(s, x, ids[at + i], hash[i], pos[i]);
-            rows[at + i] = r ? r->v : NULL;
-            found += r != NULL;
+            rows[at + i] = r ? as_seen(s, r, mark) : NULL;
+            found += rows[at + i] != NULL;
         }
     }
     return found;
 }
 
-/* ---- the writer ---- */
+/* ---- the writer: memory ---- */
 
 static bool list_reserve(slot_list *l, size_t n)
 {
@@ -191,6 +253,30 @@ static bool list_reserve(slot_list *l, size_t n)
     return true;
 }
 
+static void list_push(slot_list *l, uint32_t slot)
+{
+    assert(l->n < l->cap);
+    l->slots[l->n++] = slot;
+}
+
+/* Moves all of |from| to |to|, where there is room. */
+static void list_move(slot_list *to, slot_list *from)
+{
+    assert(to->cap >= to->n + from->n);
+    if (from->n)
+        memcpy(to->slots + to->n, from->slots, from->n * sizeof *from->slots);
+    to->n += from->n;
+    from->n = 0;
+}
+
+/* Room for one more change in every list, so that settling, undoing and reclaiming cannot fail. */
+static bool reserve(row_set *s)
+{
+    return list_reserve(&s->fresh, s->fresh.n + 1) && list_reserve(&s->replaced, s->replaced.n + 1) &&
+           list_reserve(&s->waiting, s->waiting.n + s->fresh.n + 2) &&
+           list_reserve(&s->free, s->free.n + s->waiting.n + s->replaced.n + s->fresh.n + 3);
+}
+
 static int out_of_memory(const row_set *s, slu_error *err)
 {
     return slu_fail(err, SLU_ENOMEM, "no memory for more than %llu rows of a table",
@@ -205,11 +291,10 @@ static int take_slot(row_set *s, uint32_t *slot, slu_error *err)
         return 0;
     }
     uint32_t c = s->slots >> s->chunk_shift;
-    if (c == MAX_CHUNKS || s->slots >= UINT32_MAX - ENTRY_FIRST)
+    if (c == MAX_CHUNKS || s->slots >= NO_SLOT - ENTRY_FIRST)
         return slu_fail(err, SLU_ELIMIT, "a table is full with %llu rows", (unsigned long long)s->live);
     if (c == s->chunks) {
-        size_t bytes = (size_t)s->stride << s->chunk_shift;
-        s->chunk[c] = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+        s->chunk[c] = memory_new(chunk_bytes(s));
         if (!s->chunk[c])
             return out_of_memory(s, err);
         s->chunks++;
@@ -218,12 +303,17 @@ static int take_slot(row_set *s, uint32_t *slot, slu_error *err)
     return 0;
 }
 
-/* A new index of the rows that live, without the tombstones, with room for as many again. */
-static int rebuild(row_set *s, slu_error *err)
+static bool index_is_full(const row_set *s)
+{
+    return (s->used + 1) * 4 > (s->index->mask + 1) * 3;
+}
+
+/* A new index without the tombstones, with room for as many rows again. */
+static int rebuild(row_set *s, uint32_t mark, slu_error *err)
 {
     row_index *old = s->index;
-    uint64_t entries = old->mask + 1;
-    while (entries < 2 * (s->live + 1))
+    uint64_t entries = old->mask + 1, rows = s->used - s->tombstones;
+    while (entries < 2 * (rows + 1))
         entries *= 2;
     row_index *x = index_new(entries);
     if (!x)
@@ -239,15 +329,22 @@ static int rebuild(row_set *s, slu_error *err)
     }
     __atomic_store_n(&s->index, x, __ATOMIC_RELEASE);
     s->index_bytes = index_size(entries);
+    s->used = rows;
+    s->tombstones = 0;
+    if (mark == ROW_SET_PRIVATE) {
+        index_free(old);
+        return 0;
+    }
     old->next = s->retired;
     s->retired = old;
     s->retired_bytes += index_size(old->mask + 1);
-    s->tombstones = 0;
     return 0;
 }
 
+/* ---- the writer: changes ---- */
+
 /* Where |id| is in the index, or where it would go. */
-static uint64_t *place_of(row_set *s, uint64_t id, uint64_t hash, bool *present)
+static uint64_t *place_of(const row_set *s, uint64_t id, uint64_t hash, bool *present)
 {
     row_index *x = s->index;
     uint64_t *vacant = NULL;
@@ -266,87 +363,194 @@ static uint64_t *place_of(row_set *s, uint64_t id, uint64_t hash, bool *present)
     }
 }
 
-int row_set_put(row_set *s, uint64_t id, const float *v, slu_error *err)
+const float *row_set_newest(const row_set *s, uint64_t id)
+{
+    bool present;
+    const uint64_t *e = place_of(s, id, slu_mix64(id), &present);
+    if (!present)
+        return NULL;
+    const row *r = row_at(s, entry_slot(*e));
+    return state_of(r) & DELETED ? NULL : r->v;
+}
+
+static void fill(const row_set *s, uint32_t slot, uint64_t id, uint32_t state, uint32_t prev, const float *v)
+{
+    row *r = row_at(s, slot);
+    r->id = id;
+    r->prev = prev;
+    __atomic_store_n(&r->state, state, __ATOMIC_RELAXED);
+    if (v && s->floats)
+        memcpy(r->v, v, s->floats * sizeof(float));
+}
+
+/* What a new row in place of |old| has as its predecessor. A row of the same version that is replaced in turn
+ * is of no use to anybody, but a reader may be looking at it. */
+static uint32_t predecessor(row_set *s, uint32_t old)
+{
+    const row *r = row_at(s, old);
+    if (state_of(r) & MARK_BITS) {
+        list_push(&s->waiting, old);
+        return r->prev;
+    }
+    list_push(&s->replaced, old);
+    return old;
+}
+
+static void set_entry(row_set *s, uint64_t *e, uint64_t entry)
+{
+    s->used += *e == ENTRY_EMPTY;
+    s->tombstones -= *e == ENTRY_TOMBSTONE;
+    s->tombstones += entry == ENTRY_TOMBSTONE;
+    __atomic_store_n(e, entry, __ATOMIC_RELEASE);
+}
+
+/* Lets |id| lead to a new row of the version being made; |v| NULL: a deletion. */
+static int lead_to(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_error *err)
+{
+    uint64_t hash = slu_mix64(id);
+    uint32_t slot = 0, prev = NO_SLOT;
+    bool present, was = false;
+    int rc = take_slot(s, &slot, err);
+    if (rc)
+        return rc;
+    uint64_t *e = place_of(s, id, hash, &present);
+    if (present) {
+        uint32_t old = entry_slot(*e);
+        was = !(state_of(row_at(s, old)) & DELETED);
+        prev = predecessor(s, old);
+    }
+    fill(s, slot, id, v ? mark : mark | DELETED, prev, v);
+    list_push(&s->fresh, slot);
+    set_entry(s, e, entry_of(hash, slot));
+    s->live += v != NULL;
+    s->live -= was;
+    return 0;
+}
+
+static int put_in_place(row_set *s, uint64_t id, const float *v, slu_error *err)
 {
     uint64_t hash = slu_mix64(id);
     uint32_t slot = 0;
     bool present;
-    int rc;
-
-    if ((s->live + s->tombstones + 1) * 4 > (s->index->mask + 1) * 3) {
-        rc = rebuild(s, err);
-        if (rc)
-            return rc;
+    uint64_t *e = place_of(s, id, hash, &present);
+    if (present) {
+        fill(s, entry_slot(*e), id, 0, NO_SLOT, v);
+        return 0;
     }
-    if (!list_reserve(&s->waiting, s->waiting.n + 1) || !list_reserve(&s->free, s->free.n + s->waiting.n + 1))
-        return out_of_memory(s, err);
-    rc = take_slot(s, &slot, err);
+    int rc = take_slot(s, &slot, err);
     if (rc)
         return rc;
-
-    row *r = row_at(s, slot);
-    r->id = id;
-    if (s->floats)
-        memcpy(r->v, v, s->floats * sizeof(float));
-    uint64_t *e = place_of(s, id, hash, &present);
-    uint64_t old = *e;
-    __atomic_store_n(e, entry_of(hash, slot), __ATOMIC_RELEASE);
-    if (present) {
-        s->waiting.slots[s->waiting.n++] = entry_slot(old);
-    } else {
-        s->live++;
-        s->tombstones -= old == ENTRY_TOMBSTONE;
-    }
+    fill(s, slot, id, 0, NO_SLOT, v);
+    set_entry(s, e, entry_of(hash, slot));
+    s->live++;
     return 0;
 }
 
-bool row_set_delete(row_set *s, uint64_t id)
+int row_set_put(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_error *err)
+{
+    static const float nothing[1];
+    if (index_is_full(s)) {
+        int rc = rebuild(s, mark, err);
+        if (rc)
+            return rc;
+    }
+    if (!reserve(s))
+        return out_of_memory(s, err);
+    if (!v) /* a row of no floats */
+        v = nothing;
+    return mark == ROW_SET_PRIVATE ? put_in_place(s, id, v, err) : lead_to(s, mark, id, v, err);
+}
+
+int row_set_delete(row_set *s, uint32_t mark, uint64_t id, slu_error *err)
 {
     bool present;
     uint64_t *e = place_of(s, id, slu_mix64(id), &present);
-    if (!present)
-        return false;
-    uint32_t slot = entry_slot(*e);
-    __atomic_store_n(e, ENTRY_TOMBSTONE, __ATOMIC_RELEASE);
+    if (!present || state_of(row_at(s, entry_slot(*e))) & DELETED)
+        return 0;
+    if (!reserve(s))
+        return out_of_memory(s, err);
+    if (mark != ROW_SET_PRIVATE) {
+        int rc = lead_to(s, mark, id, NULL, err);
+        return rc ? rc : 1;
+    }
+    list_push(&s->free, entry_slot(*e));
+    set_entry(s, e, ENTRY_TOMBSTONE);
     s->live--;
-    s->tombstones++;
-    /* Without memory for the list the slot stays unused until the table goes: a delete must not fail. */
-    if (list_reserve(&s->waiting, s->waiting.n + 1) && list_reserve(&s->free, s->free.n + s->waiting.n + 1))
-        s->waiting.slots[s->waiting.n++] = slot;
-    return true;
+    return 1;
 }
 
-uint64_t row_set_waiting(const row_set *s)
+/* ---- the writer: the end of a version ---- */
+
+void row_set_settle(row_set *s)
 {
-    return s->waiting.n * s->stride + s->retired_bytes;
+    row_set_reclaim(s);
+    list_move(&s->free, &s->replaced);
+    for (size_t i = 0; i < s->fresh.n; i++) {
+        uint32_t slot = s->fresh.slots[i];
+        row *r = row_at(s, slot);
+        uint32_t state = state_of(r);
+        bool present;
+        __atomic_store_n(&r->state, state & ~MARK_BITS, __ATOMIC_RELAXED);
+        if (!(state & DELETED))
+            continue;
+        uint64_t *e = place_of(s, r->id, slu_mix64(r->id), &present);
+        if (!present || entry_slot(*e) != slot)
+            continue; /* it was replaced within its version */
+        set_entry(s, e, ENTRY_TOMBSTONE);
+        list_push(&s->waiting, slot);
+    }
+    s->fresh.n = 0;
+}
+
+void row_set_undo(row_set *s)
+{
+    for (size_t i = 0; i < s->fresh.n; i++) {
+        uint32_t slot = s->fresh.slots[i];
+        const row *r = row_at(s, slot);
+        uint64_t hash = slu_mix64(r->id);
+        bool present;
+        uint64_t *e = place_of(s, r->id, hash, &present);
+        if (!present || entry_slot(*e) != slot)
+            continue;
+        s->live -= !(state_of(r) & DELETED);
+        s->live += r->prev != NO_SLOT;
+        set_entry(s, e, r->prev == NO_SLOT ? ENTRY_TOMBSTONE : entry_of(hash, r->prev));
+        list_push(&s->waiting, slot);
+    }
+    s->fresh.n = 0;
+    s->replaced.n = 0;
 }
 
 void row_set_reclaim(row_set *s)
 {
-    assert(s->waiting.n == 0 || s->free.cap >= s->free.n + s->waiting.n);
-    for (size_t i = 0; i < s->waiting.n; i++)
-        s->free.slots[s->free.n++] = s->waiting.slots[i];
-    s->waiting.n = 0;
+    list_move(&s->free, &s->waiting);
     free_retired(s);
 }
+
+/* ---- sizes ---- */
 
 uint64_t row_set_rows(const row_set *s)
 {
     return s->live;
 }
 
+static uint64_t touched(const row_set *s, uint64_t slots)
+{
+    return (slots * s->stride + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+}
+
 uint64_t row_set_bytes(const row_set *s)
 {
-    uint64_t chunks = (uint64_t)s->chunks * ((uint64_t)s->stride << s->chunk_shift);
-    return chunks + s->index_bytes + s->retired_bytes + (s->free.cap + s->waiting.cap) * sizeof(uint32_t);
+    size_t lists = s->free.cap + s->fresh.cap + s->replaced.cap + s->waiting.cap;
+    return touched(s, s->slots) + s->index_bytes + s->retired_bytes + lists * sizeof(uint32_t);
 }
 
 uint64_t row_set_next_bytes(const row_set *s)
 {
     uint64_t need = 0;
-    if (!s->free.n && s->slots == s->chunks << s->chunk_shift)
-        need += (uint64_t)s->stride << s->chunk_shift;
-    if ((s->live + s->tombstones + 1) * 4 > (s->index->mask + 1) * 3)
+    if (!s->free.n)
+        need += touched(s, s->slots + 1ull) - touched(s, s->slots);
+    if (index_is_full(s))
         need += 2 * s->index_bytes;
     return need;
 }

@@ -683,6 +683,31 @@ void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_
     rocksdb_writebatch_delete_cf(c->batch, c->store->families[f], key, key_len);
 }
 
+void slu_commit_save(slu_commit *c)
+{
+    assert(!c->idle);
+    rocksdb_writebatch_set_save_point(c->batch);
+}
+
+/* Both fail only without a save point. */
+static void end_save_point(slu_commit *c, void (*how)(rocksdb_writebatch_t *, char **))
+{
+    char *words = NULL;
+    how(c->batch, &words);
+    assert(!words);
+    rocksdb_free(words);
+}
+
+void slu_commit_keep(slu_commit *c)
+{
+    end_save_point(c, rocksdb_writebatch_pop_save_point);
+}
+
+void slu_commit_take_back(slu_commit *c)
+{
+    end_save_point(c, rocksdb_writebatch_rollback_to_save_point);
+}
+
 size_t slu_commit_bytes(const slu_commit *c)
 {
     size_t n = 0;

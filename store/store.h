@@ -92,6 +92,11 @@ size_t slu_commit_bytes(const slu_commit *c);
  * survived like that. */
 int slu_commit_write(slu_commit *c, slu_error *err);
 void slu_commit_abandon(slu_commit *c);
+/* A place in a commit to come back to: save, then put and delete, then either keep them or take them back.
+ * Nothing is written in between. */
+void slu_commit_save(slu_commit *c);
+void slu_commit_keep(slu_commit *c);
+void slu_commit_take_back(slu_commit *c);
 
 /* Hex digest over the content of the given families (bit mask 1 << family) in key order. META keys that start
  * with "~" (housekeeping: version numbers, wall times) are left out. */

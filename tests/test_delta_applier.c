@@ -30,17 +30,18 @@ typedef struct fixture {
     delta_messages m;
 } fixture;
 
-static void mirror_begin(void *ctx)
+static void mirror_begin(void *ctx, bool base)
 {
     mirror *m = ctx;
-    ck_assert_int_eq(slu_model_begin_base(m->table, NULL), 0);
+    if (base)
+        ck_assert_int_eq(slu_model_begin_base(m->table, NULL), 0);
     m->midway = true;
 }
 
 static void mirror_abandon(void *ctx)
 {
     mirror *m = ctx;
-    slu_model_abandon_base(m->table);
+    slu_model_undo(m->table);
     m->midway = false;
 }
 
@@ -50,7 +51,7 @@ static void mirror_row(void *ctx, uint32_t table, uint64_t id, const float *v)
     if (v)
         slu_model_put_row(m->table, table, id, v, NULL);
     else
-        slu_model_delete_row(m->table, table, id);
+        ck_assert_int_eq(slu_model_delete_row(m->table, table, id, NULL), 0);
 }
 
 static void mirror_published(void *ctx, const slu_delta_position *now, const float *dense)
@@ -61,19 +62,24 @@ static void mirror_published(void *ctx, const slu_delta_position *now, const flo
     m->midway = false;
 }
 
-static void begin(fixture *f)
+static void begin_within(fixture *f, uint64_t max_bytes)
 {
     slu_error err = SLU_ERROR_INIT;
     memset(f, 0, sizeof *f);
     ck_assert_int_eq(slu_schema_new(&sample_options, &f->schema, &err), 0);
     served_floats(&sample_options, f->schema, f->served);
     uint32_t n = slu_schema_tables(f->schema);
-    ck_assert_int_eq(slu_model_table_new(f->served, n, DENSE, 0, &f->table, &err), 0);
+    ck_assert_int_eq(slu_model_table_new(f->served, n, DENSE, max_bytes, &f->table, &err), 0);
     ck_assert_int_eq(slu_model_table_new(f->served, n, DENSE, 0, &f->mirror.table, &err), 0);
     f->applier = slu_delta_applier_new(f->schema, f->table);
     slu_delta_sink sink = {mirror_begin, mirror_abandon, mirror_row, mirror_published, &f->mirror};
     slu_delta_applier_sink(f->applier, &sink);
     f->builder = slu_delta_builder_new(f->served, n, 1500);
+}
+
+static void begin(fixture *f)
+{
+    begin_within(f, 0);
 }
 
 static void end(fixture *f)
@@ -318,6 +324,42 @@ START_TEST(test_restart)
 }
 END_TEST
 
+/* A delta that memory does not suffice for leaves no row behind, in the table and in the sink, and what comes
+ * after it goes on from the version before. */
+START_TEST(test_undone)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    delta_version base = {.base = true, .version = 10, .first = 1, .last = 200, .value = 1};
+    begin(&f);
+    uint64_t needs = slu_model_bytes(f.table) + 20000; /* a base is built beside the (empty) old one */
+    build(&f, base);
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    needs += slu_model_bytes(f.table);
+    end(&f);
+
+    begin_within(&f, needs);
+    build(&f, base);
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    build(&f, (delta_version){
+                  .version = 11, .previous = 10, .first = 100, .last = 1800, .from = 1, .to = 3, .value = 2});
+    ck_assert_int_eq(give_all(&f, &err), SLU_ELIMIT);
+    expect_version(&f, 10, 1);
+    expect(&f, 1, 1);
+    expect(&f, 100, 1); /* it had been replaced already */
+    expect(&f, 300, -1);
+    ck_assert_uint_eq(slu_model_rows(f.table), 199);
+    build(&f, (delta_version){.version = 12, .previous = 11, .first = 1, .last = 3, .value = 9});
+    ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN); /* a gap */
+    build(&f, (delta_version){.version = 11, .previous = 10, .first = 199, .last = 203, .value = 3});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    expect_version(&f, 11, 1);
+    expect(&f, 100, 1);
+    expect(&f, 199, 3);
+    end(&f);
+}
+END_TEST
+
 /* ---- what cannot be used ---- */
 
 static void broken(fixture *f, Sluice__V1__ModelDelta *m, int code, const char *expected)
@@ -458,8 +500,9 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("delta_applier", (const TTest *const[]){
-                                          test_in_order, test_repeated, test_gap_then_base, test_holes,
-                                          test_first_delta, test_another_lineage, test_restart, test_refused,
-                                          test_another_schema, test_truncated_and_garbled, NULL});
+    return run_suite("delta_applier",
+                     (const TTest *const[]){test_in_order, test_repeated, test_gap_then_base, test_holes,
+                                            test_first_delta, test_another_lineage, test_restart, test_undone,
+                                            test_refused, test_another_schema, test_truncated_and_garbled,
+                                            NULL});
 }

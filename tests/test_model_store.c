@@ -231,7 +231,7 @@ START_TEST(test_death_within_a_large_base)
     give(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 101, .value = 1}, 99);
     commit(&f, 1);
     slu_delta_sink sink = model_store_sink(f.store);
-    sink.begin_base(sink.ctx);
+    sink.begin(sink.ctx, true);
     for (uint64_t id = 1; id <= ROWS; id++)
         sink.row(sink.ctx, 0, id, row);
     die(&f);
@@ -268,6 +268,31 @@ START_TEST(test_abandoned_base)
 }
 END_TEST
 
+/* Nor does a delta that was undone, beside versions that wait for the same commit. */
+START_TEST(test_abandoned_delta)
+{
+    fixture f;
+    float row[64] = {7};
+    begin(&f);
+    give(&f, (delta_version){.base = true, .version = 10, .first = 1, .last = 101, .value = 1}, 99);
+    give(&f, (delta_version){.version = 11, .previous = 10, .first = 1, .last = 2, .value = 2}, 99);
+    slu_delta_sink sink = model_store_sink(f.store);
+    sink.begin(sink.ctx, false);
+    for (uint64_t id = 1; id < 300; id++)
+        sink.row(sink.ctx, 0, id, id % 2 ? row : NULL);
+    sink.abandon(sink.ctx);
+    give(&f, (delta_version){.version = 12, .previous = 11, .first = 2, .last = 3, .value = 3}, 99);
+    commit(&f, 2);
+    die(&f);
+    ck_assert_uint_eq(stored_rows(&f), 100);
+    start(&f);
+    expect(&f, 12, 1, 100);
+    for (uint64_t id = 1; id < 101; id++)
+        ck_assert_float_eq(value_of(&f, id), id == 1 ? 2 : id == 2 ? 3 : 1);
+    end(&f);
+}
+END_TEST
+
 START_TEST(test_another_schema)
 {
     fixture f;
@@ -298,5 +323,5 @@ int main(void)
     return run_suite("model_store",
                      (const TTest *const[]){test_continues, test_base_after_base, test_death_within_a_base,
                                             test_death_within_a_large_base, test_abandoned_base,
-                                            test_another_schema, NULL});
+                                            test_abandoned_delta, test_another_schema, NULL});
 }

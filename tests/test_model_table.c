@@ -30,6 +30,13 @@ static void put(slu_model_table *t, uint32_t table, uint64_t id, float x)
         ck_abort_msg("%s", err.message);
 }
 
+static void del(slu_model_table *t, uint32_t table, uint64_t id)
+{
+    slu_error err = SLU_ERROR_INIT;
+    if (slu_model_delete_row(t, table, id, &err))
+        ck_abort_msg("%s", err.message);
+}
+
 static void publish(slu_model_table *t, uint64_t version, float x)
 {
     slu_error err = SLU_ERROR_INIT;
@@ -66,53 +73,95 @@ START_TEST(test_empty)
 }
 END_TEST
 
-/* Random puts, deletes and look-ups against an array. */
-START_TEST(test_twin)
+/* What readers see, and what they will see with the next version, as arrays. */
+enum { IDS = 5000 };
+static float seen[TABLES][IDS], made[TABLES][IDS];
+
+static uint64_t twin_id(uint64_t i)
 {
-    enum { IDS = 5000, STEPS = 200000 };
-    slu_model_table *t = make(0);
-    slu_model_reader *r = slu_model_reader_new(t);
-    static float twin[TABLES][IDS];
-    slu_rng rng;
-    slu_rng_seed(&rng, SEED);
+    return i * 0x10001; /* clustered low bits on purpose */
+}
+
+static void twin_reset(float twin[TABLES][IDS])
+{
     for (int k = 0; k < TABLES; k++)
         for (int i = 0; i < IDS; i++)
             twin[k][i] = -1;
-    uint64_t live = 0, version = 0;
-    for (int step = 0; step < STEPS; step++) {
-        uint32_t table = (uint32_t)slu_rng_below(&rng, TABLES);
-        uint64_t i = slu_rng_below(&rng, IDS), id = i * 0x10001; /* clustered low bits on purpose */
-        switch (slu_rng_below(&rng, 3)) {
-        case 0:
-            live += twin[table][i] < 0;
-            twin[table][i] = served[table] ? (float)step : 0;
-            put(t, table, id, (float)step);
-            break;
-        case 1:
-            live -= twin[table][i] >= 0;
-            twin[table][i] = -1;
-            slu_model_delete_row(t, table, id);
-            break;
-        default:
-            if (get(r, table, id) != twin[table][i])
-                ck_abort_msg("table %u id %llu, step %d", table, (unsigned long long)id, step);
-        }
-        if (step % 1000 == 0)
-            publish(t, ++version, 1);
+}
+
+/* One random change, told to the table and to its twin. */
+static void twin_change(slu_model_table *t, slu_rng *rng, int step)
+{
+    uint32_t table = (uint32_t)slu_rng_below(rng, TABLES);
+    uint64_t i = slu_rng_below(rng, IDS);
+    if (slu_rng_below(rng, 3) == 0) {
+        made[table][i] = -1;
+        del(t, table, twin_id(i));
+    } else {
+        made[table][i] = served[table] ? (float)step : 0;
+        put(t, table, twin_id(i), (float)step);
     }
-    publish(t, ++version, 0);
-    ck_assert_uint_eq(slu_model_rows(t), live);
-    uint64_t ids[IDS];
+}
+
+static void twin_compare(slu_model_table *t, slu_model_reader *r, int step)
+{
     static float out[IDS * 33];
-    for (int i = 0; i < IDS; i++)
-        ids[i] = (uint64_t)i * 0x10001;
-    slu_model_read_begin(r);
-    slu_model_read_rows(r, 3, ids, IDS, out);
-    slu_model_read_end(r);
-    for (int i = 0; i < IDS; i++)
-        for (int j = 0; j < 33; j++)
-            if (out[i * 33 + j] != (twin[3][i] < 0 ? 0 : twin[3][i]))
-                ck_abort_msg("row %d float %d", i, j);
+    uint64_t ids[IDS], live = 0;
+    for (uint64_t i = 0; i < IDS; i++)
+        ids[i] = twin_id(i);
+    for (uint32_t k = 0; k < TABLES; k++) {
+        const float *rows[IDS];
+        slu_model_read_begin(r);
+        slu_model_find_rows(r, k, ids, IDS, rows);
+        slu_model_read_rows(r, k, ids, IDS, out);
+        for (int i = 0; i < IDS; i++) {
+            live += seen[k][i] >= 0;
+            if ((rows[i] != NULL) != (seen[k][i] >= 0))
+                ck_abort_msg("step %d table %u row %d: there or not", step, k, i);
+            for (uint32_t j = 0; j < served[k]; j++)
+                if (out[i * (int)served[k] + (int)j] != (seen[k][i] < 0 ? 0 : seen[k][i]))
+                    ck_abort_msg("step %d table %u row %d float %u", step, k, i, j);
+        }
+        slu_model_read_end(r);
+    }
+    ck_assert_uint_eq(slu_model_rows(t), live);
+}
+
+/* Random changes, versions, bases and changes of mind: readers see the last published version and nothing
+ * else, at every step. */
+START_TEST(test_twin)
+{
+    enum { STEPS = 200000 };
+    slu_model_table *t = make(0);
+    slu_model_reader *r = slu_model_reader_new(t);
+    slu_rng rng;
+    slu_rng_seed(&rng, SEED);
+    twin_reset(seen);
+    twin_reset(made);
+    uint64_t version = 0;
+    for (int step = 0; step < STEPS; step++) {
+        twin_change(t, &rng, step);
+        uint32_t table = (uint32_t)slu_rng_below(&rng, TABLES);
+        uint64_t i = slu_rng_below(&rng, IDS);
+        if (get(r, table, twin_id(i)) != seen[table][i])
+            ck_abort_msg("step %d: table %u row %llu of the version to come is seen", step, table,
+                         (unsigned long long)i);
+        if (step % 20000 == 5000) {
+            ck_assert_int_eq(slu_model_begin_base(t, NULL), 0);
+            twin_reset(made);
+        }
+        if (slu_rng_below(&rng, 700))
+            continue;
+        if (slu_rng_below(&rng, 3)) {
+            publish(t, ++version, 1);
+            memcpy(seen, made, sizeof seen);
+        } else {
+            slu_model_undo(t);
+            memcpy(made, seen, sizeof seen);
+        }
+        twin_compare(t, r, step);
+    }
+    ck_assert_uint_gt(version, 50);
     slu_model_reader_free(r);
     slu_model_table_free(t);
 }
@@ -164,7 +213,7 @@ START_TEST(test_base_replaces_everything)
     slu_error_clear(&err);
     ck_assert_int_eq(slu_model_begin_base(t, &err), 0);
     put(t, 0, 4, 1);
-    slu_model_abandon_base(t);
+    slu_model_undo(t);
     ck_assert_float_eq(get(r, 0, 4), -1);
     ck_assert_float_eq(get(r, 0, 3), 31);
     slu_model_reader_free(r);
@@ -201,7 +250,7 @@ START_TEST(test_replacing_reuses_memory)
     uint64_t before = slu_model_bytes(t);
     for (int round = 0; round < 50; round++) {
         for (uint64_t id = 1; id <= 3000; id++) {
-            slu_model_delete_row(t, 0, id);
+            del(t, 0, id);
             put(t, 0, id, (float)round);
         }
         publish(t, (uint64_t)round + 51, 0);
@@ -211,42 +260,80 @@ START_TEST(test_replacing_reuses_memory)
 }
 END_TEST
 
+/* Nor does undoing. */
+START_TEST(test_undoing_reuses_memory)
+{
+    slu_model_table *t = make(0);
+    for (uint64_t id = 1; id <= 3000; id++)
+        put(t, 0, id, 1);
+    publish(t, 1, 0);
+    uint64_t before = 0;
+    for (int round = 0; round < 50; round++) {
+        for (uint64_t id = 2000; id <= 5000; id++)
+            put(t, 0, id, (float)round);
+        slu_model_undo(t);
+        if (round == 1)
+            before = slu_model_bytes(t);
+    }
+    ck_assert_uint_eq(slu_model_bytes(t), before);
+    slu_model_table_free(t);
+}
+END_TEST
+
 /* ---- readers and a writer at once ---- */
 
-enum { HAMMER_IDS = 2000, HAMMER_READERS = 3 };
+/* The model of version v: every row there is holds v, so does the dense vector, and row i is there when
+ * (v + i) % 5 is not 0. Whatever mixes two versions shows. */
+enum { HAMMER_IDS = 600, HAMMER_READERS = 3, HAMMER_ASK = 100, HAMMER_VERSIONS = 400 };
 static int hammer_stop;
 static uint64_t hammer_reads;
 
-static void check_dense(slu_model_view v)
+static bool hammer_has(uint64_t version, uint64_t id)
+{
+    return (version + id) % 5 != 0;
+}
+
+static void check_view(slu_model_view v)
 {
     for (int j = 0; j < DENSE; j++)
         if (v.dense[j] != (float)v.version)
             ck_abort_msg("dense[%d] is %g in version %llu", j, v.dense[j], (unsigned long long)v.version);
 }
 
+static void check_rows(slu_model_reader *r, slu_model_view v, slu_rng *rng)
+{
+    uint64_t ids[HAMMER_ASK];
+    const float *rows[HAMMER_ASK];
+    for (int i = 0; i < HAMMER_ASK; i++)
+        ids[i] = 1 + slu_rng_below(rng, HAMMER_IDS);
+    slu_model_find_rows(r, 3, ids, HAMMER_ASK, rows);
+    for (int i = 0; i < HAMMER_ASK; i++) {
+        if ((rows[i] != NULL) != hammer_has(v.version, ids[i]))
+            ck_abort_msg("row %llu is %s in version %llu", (unsigned long long)ids[i],
+                         rows[i] ? "there" : "missing", (unsigned long long)v.version);
+        for (int j = 0; rows[i] && j < 33; j++)
+            if (rows[i][j] != (float)v.version)
+                ck_abort_msg("row %llu holds %g in version %llu", (unsigned long long)ids[i], rows[i][j],
+                             (unsigned long long)v.version);
+    }
+}
+
 static void *hammer(void *arg)
 {
     slu_model_table *t = arg;
     slu_model_reader *r = slu_model_reader_new(t);
-    uint64_t ids[100], last = 0, reads = 0;
-    const float *rows[100];
+    uint64_t last = 0, reads = 0;
     slu_rng rng;
     slu_rng_seed(&rng, SEED + (uintptr_t)&rng);
     while (!__atomic_load_n(&hammer_stop, __ATOMIC_ACQUIRE)) {
-        for (int i = 0; i < 100; i++)
-            ids[i] = 1 + slu_rng_below(&rng, HAMMER_IDS);
         slu_model_view v = slu_model_read_begin(r);
         if (v.version < last)
             ck_abort_msg("version went back from %llu", (unsigned long long)last);
         last = v.version;
-        check_dense(v);
-        slu_model_find_rows(r, 3, ids, 100, rows);
-        for (int i = 0; i < 100; i++)
-            for (int j = 1; rows[i] && j < 33; j++)
-                if (rows[i][j] != rows[i][0])
-                    ck_abort_msg("torn row %llu: %g and %g", (unsigned long long)ids[i], rows[i][0],
-                                 rows[i][j]);
-        check_dense(v);
+        for (int k = 0; k < 8; k++) { /* a long answer: many look-ups */
+            check_rows(r, v, &rng);
+            check_view(v);
+        }
         slu_model_read_end(r);
         reads++;
     }
@@ -255,26 +342,37 @@ static void *hammer(void *arg)
     return NULL;
 }
 
-START_TEST(test_readers_never_see_a_torn_row)
+/* Makes version v of version v - 1, or from nothing. */
+static void hammer_write(slu_model_table *t, uint64_t version, bool base)
+{
+    for (uint64_t id = 1; id <= HAMMER_IDS; id++) {
+        if (hammer_has(version, id))
+            put(t, 3, id, (float)version);
+        else if (!base)
+            del(t, 3, id);
+    }
+}
+
+START_TEST(test_an_answer_is_of_one_version)
 {
     slu_error err = SLU_ERROR_INIT;
     slu_model_table *t = make(0);
     pthread_t threads[HAMMER_READERS];
-    slu_rng rng;
-    slu_rng_seed(&rng, SEED);
+    hammer_write(t, 1, true);
     publish(t, 1, 1);
     for (int i = 0; i < HAMMER_READERS; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, t), 0);
-    for (uint64_t version = 2; version < 400; version++) {
-        if (version % 50 == 0)
+    for (uint64_t version = 2; version < HAMMER_VERSIONS; version++) {
+        bool base = version % 50 == 0;
+        if (base)
             ck_assert_int_eq(slu_model_begin_base(t, &err), 0);
-        for (int i = 0; i < 500; i++) {
-            uint64_t id = 1 + slu_rng_below(&rng, HAMMER_IDS);
-            if (slu_rng_below(&rng, 10) == 0)
-                slu_model_delete_row(t, 3, id);
-            else
-                put(t, 3, id, (float)(version * 1000 + (uint64_t)i));
+        if (version % 3 == 0) { /* a version that comes to nothing */
+            hammer_write(t, version + 1000000, base);
+            slu_model_undo(t);
+            if (base)
+                ck_assert_int_eq(slu_model_begin_base(t, &err), 0);
         }
+        hammer_write(t, version, base);
         if (version % 7 == 0) /* and growth of the index under their eyes */
             for (uint64_t id = version * 1000; id < version * 1000 + 300; id++)
                 put(t, 3, id, 1);
@@ -299,7 +397,8 @@ int main(void)
     tcase_add_test(c, test_base_replaces_everything);
     tcase_add_test(c, test_memory_is_bounded);
     tcase_add_test(c, test_replacing_reuses_memory);
-    tcase_add_test(c, test_readers_never_see_a_torn_row);
+    tcase_add_test(c, test_undoing_reuses_memory);
+    tcase_add_test(c, test_an_answer_is_of_one_version);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
