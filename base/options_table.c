@@ -175,7 +175,12 @@ static slu_opt table[] = {
     U32("features[].admit_after", F, admit_after, "1", 0, 1000000,
         "A value gets a row once it has been seen this often; before that it is like an unknown one.",
         .flags = OPT_LEARNED),
-    TIME("features[].ttl", F, ttl_us, "0s", 0, 3650 * DAY, "Rows not seen for longer expire. 0s: never.",
+    TIME("features[].ttl", F, ttl_us, "0s", 0, 3650 * DAY,
+         "A row whose value was in no impression for so long, in event time, expires: it is deleted in "
+         "trainer and "
+         "scorers, and seen again the value starts as new. Features that share a table: the longest. 0s: "
+         "never. Wants "
+         "to be much longer than the attribution windows. A change walks all rows once at the next start.",
          .flags = OPT_LEARNED),
     U64("features[].seed", F, seed, NULL, 0, ANY_U64, "Of the hash. Equal for all features of a table.",
         .flags = OPT_LEARNED, .derived = "from the table's name"),

@@ -173,7 +173,7 @@ static void learn_all(const bench *b, slu_learner *learner, slu_batch *batch)
             continue;
         double loss;
         uint32_t said;
-        need(slu_learner_step(learner, batch, ignore_prediction, NULL, &loss, &said, &err), &err);
+        need(slu_learner_step(learner, batch, INT64_MIN, ignore_prediction, NULL, &loss, &said, &err), &err);
         slu_batch_clear(batch);
     }
 }

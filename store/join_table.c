@@ -1,7 +1,7 @@
 #include "store/join_table.h"
 #include "base/rng.h"
-#include "store/join_timers.h"
 #include "store/state.h"
+#include "store/timers.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +65,7 @@ struct slu_join_table {
     size_t cap_sorted;
     free_list free[CLASSES];
     slu_buf value; /* of a look-up in the store */
-    slu_join_timers *timers;
+    slu_timers *timers;
 };
 
 static const char COUNT_NAME[] = "join.records";
@@ -232,8 +232,9 @@ int slu_join_table_open(slu_store *s, const slu_join_table_config *config, slu_j
     t->index = calloc(FIRST_INDEX, sizeof *t->index);
     int rc = t->index ? slu_state_get_u64(s, COUNT_NAME, 0, &t->count, err)
                       : slu_fail(err, SLU_ENOMEM, "store %s: out of memory", slu_store_path(s));
+    slu_timers_config timers = {SLU_FAMILY_TIMERS, "join.timers", true, config->cache_bytes / 8};
     if (!rc)
-        rc = slu_join_timers_open(s, config->cache_bytes / 8, &t->timers, err);
+        rc = slu_timers_open(s, &timers, &t->timers, err);
     if (rc) {
         slu_join_table_close(t);
         return rc;
@@ -258,7 +259,7 @@ void slu_join_table_close(slu_join_table *t)
             t->free[i].first = r->next;
             free(r);
         }
-    slu_join_timers_close(t->timers);
+    slu_timers_close(t->timers);
     slu_buf_free(&t->value);
     free(t->sorted);
     free(t->index);
@@ -433,24 +434,24 @@ int slu_join_timer_add(slu_join_table *t, int64_t deadline_us, uint64_t sequence
                        slu_error *err)
 {
     (void)err;
-    slu_join_timers_add(t->timers, deadline_us, sequence, key);
+    slu_timers_add(t->timers, deadline_us, sequence, key);
     return 0;
 }
 
 int slu_join_timer_pop(slu_join_table *t, int64_t now_us, int64_t *deadline_us, uint64_t *sequence,
                        slu_hash128 *key, slu_error *err)
 {
-    return slu_join_timers_pop(t->timers, now_us, deadline_us, sequence, key, err);
+    return slu_timers_pop(t->timers, now_us, deadline_us, sequence, key, err);
 }
 
 int64_t slu_join_timer_next(slu_join_table *t)
 {
-    return slu_join_timers_next(t->timers);
+    return slu_timers_next(t->timers);
 }
 
 uint64_t slu_join_timer_count(const slu_join_table *t)
 {
-    return slu_join_timers_count(t->timers);
+    return slu_timers_count(t->timers);
 }
 
 /* ---- committing ---- */
@@ -501,7 +502,7 @@ int slu_join_table_flush(slu_join_table *t, slu_commit *c)
         ring_move(t, r, FLUSHED);
     }
     slu_state_put_u64(c, COUNT_NAME, t->count);
-    slu_join_timers_flush(t->timers, c);
+    slu_timers_flush(t->timers, c);
     return 0;
 }
 
@@ -515,7 +516,7 @@ void slu_join_table_committed(slu_join_table *t)
         else
             ring_move(t, r, CLEAN);
     }
-    slu_join_timers_committed(t->timers);
+    slu_timers_committed(t->timers);
     evict(t);
 }
 
@@ -525,7 +526,7 @@ void slu_join_table_get_stats(const slu_join_table *t, slu_join_table_stats *out
         .cached_records = t->live,
         .cached_bytes = t->bytes + (t->mask + 1) * sizeof *t->index,
         .dirty_records = t->changed,
-        .timers_in_memory = slu_join_timers_in_memory(t->timers),
+        .timers_in_memory = slu_timers_in_memory(t->timers),
         .misses = t->misses,
     };
 }

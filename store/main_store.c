@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/text.h"
+#include "store/row_expiry.h"
 #include "store/row_sum.h"
 #include "store/row_value.h"
 #include "store/state.h"
@@ -33,7 +34,7 @@ static const char HELP[] =
     "                                             have its version, whatever the order in their stores\n"
     "\n"
     "  --store DIR    the directory that the configuration calls store.path\n"
-    "  --family NAME  meta | rows | dense | join | timers | outbox | order; default: all\n"
+    "  --family NAME  meta | rows | dense | join | timers | outbox | order | expiry; default: all\n"
     "  --limit N      at most N entries of each family; default: 20, 0: no limit\n"
     "  --full         whole values instead of their first numbers or bytes\n"
     "  --json         one JSON object per entry and line\n"
@@ -294,10 +295,23 @@ static void print_order(entry *e, const uint8_t *key, size_t key_len, const uint
     field_bytes(e, "bytes", value, value_len);
 }
 
+static void print_expiry(entry *e, const uint8_t *key, size_t key_len, const uint8_t *value, size_t value_len)
+{
+    uint32_t table;
+    uint64_t id, seconds;
+    if (!slu_row_expiry_parse(key, key_len, &seconds, &table, &id)) {
+        print_damaged(e, key, key_len, value, value_len, "no expiry");
+        return;
+    }
+    field_time(e, "deadline", (int64_t)seconds * SLU_SECOND_US);
+    field_u64(e, "table", table);
+    field_id(e, "id", id);
+}
+
 static print_fn *const PRINTERS[SLU_FAMILIES] = {
-    [SLU_FAMILY_META] = print_meta,   [SLU_FAMILY_ROWS] = print_row,     [SLU_FAMILY_DENSE] = print_dense,
-    [SLU_FAMILY_JOIN] = print_join,   [SLU_FAMILY_TIMERS] = print_timer, [SLU_FAMILY_OUTBOX] = print_message,
-    [SLU_FAMILY_ORDER] = print_order,
+    [SLU_FAMILY_META] = print_meta,   [SLU_FAMILY_ROWS] = print_row,      [SLU_FAMILY_DENSE] = print_dense,
+    [SLU_FAMILY_JOIN] = print_join,   [SLU_FAMILY_TIMERS] = print_timer,  [SLU_FAMILY_OUTBOX] = print_message,
+    [SLU_FAMILY_ORDER] = print_order, [SLU_FAMILY_EXPIRY] = print_expiry,
 };
 
 /* ---- commands ---- */
@@ -453,7 +467,7 @@ static int parse_family(const char *name)
     const char *near = slu_text_nearest(name, names);
     fprintf(stderr,
             "sluice-store: unknown family '%s'%s%s; known: meta, rows, dense, join, timers, outbox, "
-            "order\n",
+            "order, expiry\n",
             name, near ? "; did you mean " : "", near ? near : "");
     exit(2);
 }

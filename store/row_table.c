@@ -59,7 +59,7 @@ struct slu_row_table {
     slu_row **held; /* (n_held of cap_held) */
     size_t n_held, cap_held;
     uint32_t hand_table, hand_slot; /* CLOCK over all rows of all tables */
-    uint64_t hits, misses, created, evicted;
+    uint64_t hits, misses, created, evicted, deleted;
     slu_row_sum sum; /* over rows whose ->summed is set, in memory or not */
     /* Scratch of a fetch, kept. */
     uint32_t *missing; /* (cap_missing) positions in ids */
@@ -473,13 +473,15 @@ static void leave_sum(slu_row_table *t, uint32_t which, slu_row *row)
 
 static void join_sum(slu_row_table *t, uint32_t which, slu_row *row)
 {
-    if (row->admitted && !row->summed)
+    bool counts = row->admitted && !row->deleted;
+    if (counts && !row->summed)
         slu_row_sum_add(&t->sum, which, row->id, row->v, t->tables[which].served);
-    row->summed = row->admitted;
+    row->summed = counts;
 }
 
 void slu_row_mark(slu_row_table *t, uint32_t which, slu_row *row)
 {
+    row->deleted = 0;
     if (row->dirty == DIRTY)
         return;
     table *b = &t->tables[which];
@@ -500,6 +502,19 @@ void slu_row_touch(slu_row_table *t, uint32_t which, slu_row *row, uint32_t time
     slu_row_mark(t, which, row);
     if (!row->admitted && row->count >= t->tables[which].admit_after)
         admit(t, which, row);
+}
+
+void slu_row_delete(slu_row_table *t, uint32_t which, slu_row *row)
+{
+    slu_row_mark(t, which, row);
+    row->grave |= row->admitted;
+    row->deleted = 1;
+    row->count = 0;
+    row->last_seen = 0;
+    row->admitted = 0;
+    if (t->tables[which].admit_after <= 1)
+        admit(t, which, row);
+    t->deleted++;
 }
 
 /* ---- bounds ---- */
@@ -566,6 +581,8 @@ static void take_back_flushed(slu_row_table *t, uint32_t which)
     for (size_t i = 0; i < b->flushed.n; i++) {
         slu_row *row = lookup(b, b->flushed.ids[i]);
         assert(row);
+        row->grave |= row->told;
+        row->told = 0;
         if (row->dirty == FLUSHED) {
             leave_sum(t, which, row);
             row->dirty = DIRTY;
@@ -575,10 +592,22 @@ static void take_back_flushed(slu_row_table *t, uint32_t which)
     b->flushed.n = 0;
 }
 
+static void write_row(slu_row_table *t, uint32_t which, const slu_row *row, slu_commit *c)
+{
+    uint8_t key[SLU_ROW_KEY_BYTES];
+    slu_row_key_write(key, which, row->id);
+    if (row->deleted) {
+        slu_commit_delete(c, SLU_FAMILY_ROWS, key, sizeof key);
+        return;
+    }
+    size_t len = slu_row_value_write(t->value, row->count, row->last_seen, row->admitted, row->v,
+                                     t->tables[which].floats);
+    slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, t->value, len);
+}
+
 int slu_row_table_flush(slu_row_table *t, slu_commit *c,
                         void (*each)(void *ctx, uint32_t table, const slu_row *row), void *ctx)
 {
-    uint8_t key[SLU_ROW_KEY_BYTES];
     for (uint32_t which = 0; which < t->n_tables; which++) {
         table *b = &t->tables[which];
         take_back_flushed(t, which);
@@ -591,11 +620,10 @@ int slu_row_table_flush(slu_row_table *t, slu_commit *c,
             assert(row && row->dirty == DIRTY);
             if (each)
                 each(ctx, which, row);
-            size_t len =
-                slu_row_value_write(t->value, row->count, row->last_seen, row->admitted, row->v, b->floats);
-            slu_row_key_write(key, which, row->id);
-            slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, t->value, len);
+            write_row(t, which, row, c);
             row->dirty = FLUSHED;
+            row->told |= row->grave;
+            row->grave = 0;
             join_sum(t, which, row);
         }
         id_list empty = b->flushed;
@@ -612,9 +640,11 @@ void slu_row_table_committed(slu_row_table *t)
         for (size_t i = 0; i < b->flushed.n; i++) {
             slu_row *row = lookup(b, b->flushed.ids[i]);
             assert(row);
+            row->told = 0;
             if (row->dirty != FLUSHED)
                 continue; /* changed since the flush */
             row->dirty = CLEAN;
+            row->deleted = 0; /* nothing is stored any more: one that was never seen */
             t->dirty_rows--;
             t->dirty_bytes -= b->stride;
         }
@@ -688,5 +718,6 @@ void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)
         .misses = t->misses,
         .created = t->created,
         .evicted = t->evicted,
+        .deleted = t->deleted,
     };
 }

@@ -27,8 +27,11 @@ typedef struct slu_row {
     uint8_t held;           /* in use by the current batch: not evicted */
     uint8_t referenced : 1; /* CLOCK */
     uint8_t summed : 1;     /* its served floats are in the sum of rows */
-    uint32_t slot;          /* place in its slab */
-    float v[];              /* (floats of the table) */
+    uint8_t deleted : 1; /* and not changed since: it is as new, and the next flush deletes what is stored */
+    uint8_t grave : 1;   /* an admitted row was deleted here, and no flush has told so yet */
+    uint8_t told : 1;    /* the flush did whose commit is not confirmed */
+    uint32_t slot;       /* place in its slab */
+    float v[];           /* (floats of the table) */
 } slu_row;
 
 typedef struct slu_row_table_spec {
@@ -60,13 +63,18 @@ int slu_row_table_fetch(slu_row_table *t, uint32_t table, const uint64_t *ids, s
 void slu_row_touch(slu_row_table *t, uint32_t table, slu_row *row, uint32_t times, uint32_t seconds);
 /* Before the floats of an admitted row are changed, in each batch. */
 void slu_row_mark(slu_row_table *t, uint32_t table, slu_row *row);
+/* Deletes a row, held or not: from now on it is as one that was never seen, and when the next flush finds it
+ * still so the stored one goes with that commit. */
+void slu_row_delete(slu_row_table *t, uint32_t table, slu_row *row);
 /* Lets go of every held row; evicts if over the bound. Row pointers are invalid afterwards. */
 int slu_row_table_release(slu_row_table *t, slu_error *err);
 /* True when dirty rows fill the cache: commit soon. */
 bool slu_row_table_pressure(const slu_row_table *t);
 
 /* Calls |each| for every dirty row (table by table, ids ascending: a deterministic order) and writes it into
- * |c|. |each| may be NULL; it is how deltas are made. Rows become clean with slu_row_table_committed(),
+ * |c|, or deletes it when it is ->deleted. |each| may be NULL; it is how deltas are made: scorers must forget
+ * a row that has
+ * ->grave and is deleted or not admitted. Rows become clean with slu_row_table_committed(),
  * except those that were changed in between: batches may go on while |c| is being written. A flush whose
  * commit never came about is made up for by the next one. */
 int slu_row_table_flush(slu_row_table *t, slu_commit *c,
@@ -88,6 +96,6 @@ int slu_row_table_scan(slu_store *s,
 
 typedef struct slu_row_table_stats {
     uint64_t cached_rows, cached_bytes, dirty_rows;
-    uint64_t hits, misses, created, evicted; /* since open */
+    uint64_t hits, misses, created, evicted, deleted; /* since open */
 } slu_row_table_stats;
 void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out);

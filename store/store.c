@@ -44,6 +44,7 @@ static const struct family_traits {
     [SLU_FAMILY_TIMERS] = {"timers", "timers", 8 * MIB, LZ4_COMPRESSION, false},
     [SLU_FAMILY_OUTBOX] = {"outbox", "outbox", 8 * MIB, LZ4_COMPRESSION, false},
     [SLU_FAMILY_ORDER] = {"order", "order", 4 * MIB, LZ4_COMPRESSION, false},
+    [SLU_FAMILY_EXPIRY] = {"expiry", "expiry", 8 * MIB, LZ4_COMPRESSION, false},
 };
 
 struct slu_commit {
@@ -314,12 +315,11 @@ static int open_db(slu_store *s, slu_error *err)
             return rc;
     }
     char *words = open_families(s, SLU_FAMILIES);
-    if (words && s->read_only && strstr(words, "Column family not found")) {
-        /* Perhaps of a time before the youngest family, which cannot be made here. */
-        char *again = open_families(s, SLU_FAMILY_ORDER);
-        rocksdb_free(again ? again : words);
-        if (!again)
-            words = NULL;
+    /* Perhaps of a time before the youngest families, which cannot be made here. */
+    for (int n = SLU_FAMILIES - 1;
+         n >= SLU_FAMILY_ORDER && words && s->read_only && strstr(words, "Column family not found"); n--) {
+        rocksdb_free(words);
+        words = open_families(s, n);
     }
     if (words) {
         s->db = NULL;

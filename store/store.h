@@ -26,13 +26,14 @@ typedef enum slu_family {
     SLU_FAMILY_TIMERS, /* deadline (u64 be) sequence (u64 be) -> impression key */
     SLU_FAMILY_OUTBOX, /* channel (u8) sequence (u64 be) -> message not yet acknowledged by Kafka */
     SLU_FAMILY_ORDER,  /* version (u64 be) -> in which order its commit's records were used */
+    SLU_FAMILY_EXPIRY, /* deadline (u64 be) row (u64 be) -> nothing: when to look whether a row expires */
     SLU_FAMILIES
 } slu_family;
 /* Bit mask of the families that decide what a model is and becomes: equal records in equal order give these
  * equal digests. Outbox and order tell of the one run. */
 #define SLU_MODEL_FAMILIES                                                                                   \
     (1u << SLU_FAMILY_META | 1u << SLU_FAMILY_ROWS | 1u << SLU_FAMILY_DENSE | 1u << SLU_FAMILY_JOIN |        \
-     1u << SLU_FAMILY_TIMERS)
+     1u << SLU_FAMILY_TIMERS | 1u << SLU_FAMILY_EXPIRY)
 const char *slu_family_name(slu_family f);
 
 typedef struct slu_store_config {
@@ -49,8 +50,8 @@ typedef struct slu_store_config {
     void *compare_ctx;
 } slu_store_config;
 
-/* A store of before family ORDER gets it when it is opened for writing with |create|; read only it is as if
- * empty.
+/* A store of before family ORDER or EXPIRY gets it when it is opened for writing with |create|; read only it
+ * is as if empty.
  *
  * Returns 0, SLU_EIO (with path and RocksDB's words), SLU_ESCHEMA, SLU_EFORMAT (another format version),
  * SLU_ECORRUPT, SLU_ENOTFOUND (missing and !create). */

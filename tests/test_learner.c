@@ -76,7 +76,7 @@ static double step(bench *b)
     double loss;
     uint32_t said;
     b->n_seen = 0;
-    OK(slu_learner_step(b->learner, b->batch, note, b, &loss, &said, err));
+    OK(slu_learner_step(b->learner, b->batch, INT64_MIN, note, b, &loss, &said, err));
     slu_batch_clear(b->batch);
     return loss;
 }

@@ -174,8 +174,8 @@ START_TEST(test_every_version_is_rebuilt)
 {
     slu_rng rng;
     slu_rng_seed(&rng, SEED);
-    options = sample_options((const char *[]){"kafka.topics=[a, b]"}, 1);
-    fewer = sample_options((const char *[]){"kafka.topics=[a]"}, 1);
+    options = sample_options((const char *[]){"kafka.topics=[a, b]", "features.user.ttl=10m"}, 2);
+    fewer = sample_options((const char *[]){"kafka.topics=[a]", "features.user.ttl=10m"}, 2);
     schema = sample_schema(options);
     fill_topics(&rng);
     char *lived = sample_directory(), *rebuilt = sample_directory();

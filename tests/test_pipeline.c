@@ -218,6 +218,38 @@ START_TEST(test_history_does_not_matter_with_window_labels)
 }
 END_TEST
 
+/* Rows that expire are a function of the records too, whatever was committed, lost or evicted, and when. */
+START_TEST(test_history_does_not_matter_when_rows_expire)
+{
+    const char *sets[] = {"features.user.ttl=10m", "features.item.ttl=5m", "features.user_x_item.ttl=1h",
+                          "features.item.admit_after=3", "store.cache=1MiB"};
+    slu_options *forever = sample_options(sets + 3, 1), *o = sample_options(sets, 4),
+                *small = sample_options(sets, 5);
+    outcome all = run(forever, 0, 0);
+    slu_schema *keep = schema; /* tells the times to live */
+    schema = sample_schema(o);
+    outcome once = run(o, 0, 0);
+    ck_assert_uint_eq(all.stats.rows_expired, 0);
+    ck_assert_uint_gt(once.stats.rows_expired, 500);
+    ck_assert_str_ne(all.digest, once.digest);
+    struct {
+        const slu_options *o;
+        uint32_t commit, crash;
+    } histories[] = {{o, 1, 0}, {small, 7, 0}, {o, 5, 40}, {small, 60, 100}};
+    for (size_t i = 0; i < sizeof histories / sizeof *histories; i++) {
+        outcome other = run(histories[i].o, histories[i].commit, histories[i].crash);
+        ck_assert_msg(strcmp(once.digest, other.digest) == 0,
+                      "seed %d, commit 1 in %u, crash 1 in %u: %s against %s", SEED, histories[i].commit,
+                      histories[i].crash, other.digest, once.digest);
+    }
+    slu_schema_free(schema);
+    schema = keep;
+    slu_options_free(forever);
+    slu_options_free(o);
+    slu_options_free(small);
+}
+END_TEST
+
 START_TEST(test_order_does_matter)
 {
     outcome before = run(options, 0, 0);
@@ -393,6 +425,7 @@ int main(void)
     tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, test_history_does_not_matter);
     tcase_add_test(c, test_history_does_not_matter_with_window_labels);
+    tcase_add_test(c, test_history_does_not_matter_when_rows_expire);
     tcase_add_test(c, test_order_does_matter);
     tcase_add_test(c, test_reasons_are_counted);
     tcase_add_test(c, test_too_large);

@@ -14,10 +14,12 @@
 
 #define EVENTS 1500
 
-static const char *const small_chunks[] = {"publish.chunk=4KiB", "model.towers=[64]",
-                                           "features.item.admit_after=3"};
-static const char *const large_chunks[] = {"publish.chunk=512KiB", "model.towers=[64]",
-                                           "features.item.admit_after=3"};
+/* Values are seen every few minutes, so that rows come and go. */
+#define COMMON                                                                                               \
+    "model.towers=[64]", "features.item.admit_after=3", "features.user.ttl=10m", "features.item.ttl=1h",     \
+        "features.user_x_item.ttl=2h"
+static const char *const small_chunks[] = {"publish.chunk=4KiB", COMMON};
+static const char *const large_chunks[] = {"publish.chunk=512KiB", COMMON};
 
 static slu_options *options[2]; /* the same model in small chunks and in large ones */
 static slu_schema *schema;
@@ -26,8 +28,8 @@ static size_t dense_floats;
 
 static void set_up(void)
 {
-    options[0] = sample_options(small_chunks, 3);
-    options[1] = sample_options(large_chunks, 3);
+    options[0] = sample_options(small_chunks, sizeof small_chunks / sizeof *small_chunks);
+    options[1] = sample_options(large_chunks, sizeof large_chunks / sizeof *large_chunks);
     schema = sample_schema(options[0]);
     served_floats(options[0], schema, served);
     slu_net_spec spec;
@@ -57,6 +59,7 @@ typedef struct topic {
     size_t n, cap;
     size_t safe;    /* messages that the broker has; those behind are on the way */
     uint64_t acked; /* sequence of deltas */
+    uint64_t tombstones;
 } topic;
 
 static void topic_put(topic *t, uint64_t sequence, const void *p, size_t len)
@@ -95,8 +98,15 @@ static void topic_free(topic *t)
 
 static void sink_send(void *ctx, slu_channel ch, uint64_t sequence, const void *p, size_t len)
 {
-    if (ch == SLU_CHANNEL_DELTAS)
-        topic_put(ctx, sequence, p, len);
+    topic *t = ctx;
+    if (ch != SLU_CHANNEL_DELTAS)
+        return;
+    topic_put(t, sequence, p, len);
+    Sluice__V1__ModelDelta *m = sluice__v1__model_delta__unpack(NULL, len, p);
+    ck_assert_ptr_nonnull(m);
+    for (size_t i = 0; i < m->n_rows; i++)
+        t->tombstones += m->rows[i]->deleted.len / sizeof(uint64_t);
+    sluice__v1__model_delta__free_unpacked(m, NULL);
 }
 
 static void sink_send_base(void *ctx, const void *p, size_t len)
@@ -307,6 +317,7 @@ START_TEST(test_any_history)
     ck_assert_uint_eq(slu_delta_applier_counts(follower.applier).gaps, 0);
     ck_assert_uint_eq(slu_delta_applier_counts(follower.applier).refused, 0);
     expect_same(&t, &follower, seed);
+    ck_assert_uint_gt(topic.tombstones, 100);
     /* And a base makes everybody current. */
     OK(slu_pipeline_publish_base(t.pipeline, err));
     topic_reach(&topic, topic.n);

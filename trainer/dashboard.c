@@ -22,7 +22,8 @@ struct slu_dashboard {
     slu_metric *events[STATES], *dead[SLU_DEAD_REASONS];
     slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *freshness;
     slu_metric *lag, *partitions, *watermark_behind, *event_behind, *version, *loss;
-    slu_metric *rows, *rows_created, *cache_bytes, *join_records, *join_timers, *outbox, *pending;
+    slu_metric *rows, *rows_created, *rows_expired, *cache_bytes, *join_records, *join_timers, *outbox,
+        *pending;
     task_metrics tasks[2 * SLU_MAX_STEPS];
 
     pthread_mutex_t lock; /* of the view, for readers on other threads; only the owner writes */
@@ -103,6 +104,8 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
     d->rows = slu_gauge("sluice_trainer_rows_cached", NULL, "Embedding rows in memory.");
     d->rows_created =
         slu_counter("sluice_trainer_rows_created_total", NULL, "Embedding rows made by this process.");
+    d->rows_expired = slu_counter("sluice_trainer_rows_expired_total", NULL,
+                                  "Embedding rows deleted because their time to live was over.");
     d->cache_bytes = slu_gauge("sluice_trainer_row_cache_bytes", NULL, "Memory of the row cache.");
     d->join_records =
         slu_gauge("sluice_trainer_join_records", NULL, "Impressions and steps that wait to be joined.");
@@ -199,6 +202,7 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         {d->loss, s.loss_mean},
         {d->rows, (double)s.rows_cached},
         {d->rows_created, (double)s.rows_created},
+        {d->rows_expired, (double)s.rows_expired},
         {d->cache_bytes, (double)s.row_cache_bytes},
         {d->join_records, (double)s.join_records},
         {d->join_timers, (double)s.join_timers},

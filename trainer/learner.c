@@ -8,12 +8,15 @@
 #include "model/pooling.h"
 #include "model/shared.h"
 #include "model/spec.h"
+#include "store/row_expiry.h"
 #include "store/state.h"
 #include "trainer/sharing.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { EXPIRE_AT_LEAST = 128 };
 
 /* One table's share of a batch: its ids, each once, and where their rows and gradients are. */
 typedef struct table_batch {
@@ -36,6 +39,7 @@ struct slu_learner {
     slu_net *net;
     slu_workspace *work;
     slu_row_table *rows;
+    slu_row_expiry *expiry; /* NULL: rows live for ever */
     slu_row_rules rules;
     slu_adam adam;
     uint32_t tables, tasks, slots;
@@ -106,6 +110,18 @@ static void free_table_batch(table_batch *t)
     free(t->stamps);
 }
 
+static int open_expiry(slu_learner *l, slu_store *store, slu_error *err)
+{
+    int64_t *ttl_us = calloc(l->tables + 1, sizeof *ttl_us);
+    if (!ttl_us)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for %u tables", l->tables);
+    for (uint32_t i = 0; i < l->tables; i++)
+        ttl_us[i] = slu_schema_table(l->schema, i)->ttl_us;
+    int rc = slu_row_expiry_open(store, l->rows, ttl_us, l->tables, &l->expiry, err);
+    free(ttl_us);
+    return rc;
+}
+
 static int open_rows(slu_learner *l, slu_store *store, slu_error *err)
 {
     slu_row_table_spec *specs = calloc(l->tables, sizeof *specs);
@@ -118,7 +134,7 @@ static int open_rows(slu_learner *l, slu_store *store, slu_error *err)
     slu_row_table_config config = {specs, l->tables, l->options->store.cache_bytes, init_row, l};
     int rc = slu_row_table_open(store, &config, &l->rows, err);
     free(specs);
-    return rc;
+    return rc ? rc : open_expiry(l, store, err);
 }
 
 /* Most ids of each table that a full batch can bring. */
@@ -241,6 +257,7 @@ void slu_learner_close(slu_learner *l)
 {
     if (!l)
         return;
+    slu_row_expiry_close(l->expiry);
     slu_row_table_close(l->rows);
     for (uint32_t i = 0; l->t && i < l->tables; i++)
         free_table_batch(&l->t[i]);
@@ -364,9 +381,15 @@ static int fetch_rows(slu_learner *l, slu_error *err)
         if (rc)
             return rc;
         /* Count first: a value whose turn has come is learned from in this very batch. */
-        for (uint32_t k = 0; k < t->u; k++)
-            if (t->arrivals[k])
-                slu_row_touch(l->rows, i, t->rows[k], t->arrivals[k], t->seen[k]);
+        for (uint32_t k = 0; k < t->u; k++) {
+            slu_row *row = t->rows[k];
+            if (!t->arrivals[k])
+                continue;
+            bool born = !row->count;
+            slu_row_touch(l->rows, i, row, t->arrivals[k], t->seen[k]);
+            if (born)
+                slu_row_expiry_born(l->expiry, i, row->id, row->last_seen);
+        }
     }
     return 0;
 }
@@ -472,7 +495,9 @@ static void update_rows(slu_learner *l)
         uint32_t width = t->layout.dim + t->layout.tasks;
         for (uint32_t k = 0; k < t->u; k++) {
             slu_row *row = t->rows[k];
-            if (!t->learns[k] || !row->admitted)
+            /* Not counted: it expired between its impression and a late label, which does not bring it back.
+             */
+            if (!t->learns[k] || !row->admitted || !row->count)
                 continue;
             const float *g = t->grads + (size_t)k * width;
             slu_row_mark(l->rows, i, row);
@@ -516,14 +541,27 @@ static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_pred
     return rc;
 }
 
-int slu_learner_step(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
-                     double *loss, uint32_t *said, slu_error *err)
+/* Twice as many rows are looked at as the batch can make, so that those that are due never pile up, and a few
+ * more, so that a backlog goes. */
+static int expire_rows(slu_learner *l, int64_t now_us, slu_error *err)
+{
+    uint64_t most = EXPIRE_AT_LEAST;
+    for (uint32_t i = 0; i < l->tables; i++)
+        if (slu_row_expiry_has(l->expiry, i))
+            most += 2 * (uint64_t)l->t[i].u;
+    return slu_row_expiry_run(l->expiry, now_us, most, err);
+}
+
+int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu_predicted_fn predicted,
+                     void *ctx, double *loss, uint32_t *said, slu_error *err)
 {
     uint32_t B = slu_batch_count(batch);
     assert(B && B <= l->options->training.batch_size);
     *loss = 0;
     *said = gather(l, batch);
-    int rc = fetch_rows(l, err);
+    int rc = expire_rows(l, now_us, err);
+    if (!rc)
+        rc = fetch_rows(l, err);
     if (rc)
         return rc;
     pool_inputs(l, batch);
@@ -572,12 +610,14 @@ int slu_learner_flush(slu_learner *l, slu_commit *c,
         slu_state_put_u64(c, "gathered", l->gathered);
         slu_state_put_floats(c, "gradients", l->grads, l->n_trainable);
     }
+    slu_row_expiry_flush(l->expiry, c);
     return slu_row_table_flush(l->rows, c, each_row, ctx);
 }
 
 void slu_learner_committed(slu_learner *l)
 {
     l->params_changed = l->moments_changed = l->grads_changed = false;
+    slu_row_expiry_committed(l->expiry);
     slu_row_table_committed(l->rows);
 }
 

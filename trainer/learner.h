@@ -28,12 +28,12 @@ void slu_learner_close(slu_learner *l);
 /* Called for each arriving impression with its logits (tasks). */
 typedef int (*slu_predicted_fn)(void *ctx, slu_hash128 key, const float *logits, slu_error *err);
 /* Learns |batch| (1 .. batch_size samples). |*loss| receives the summed loss and |*said| how many samples had
- * a label. */
-int slu_learner_step(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
-                     double *loss, uint32_t *said, slu_error *err);
+ * a label. Before that, rows that have expired at event time |now_us| (INT64_MIN: unknown) are deleted, as
+ * many as keep up with those that come. */
+int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu_predicted_fn predicted,
+                     void *ctx, double *loss, uint32_t *said, slu_error *err);
 
-/* Writes rows and dense state that changed since the last commit; |each_row| sees every row written that has
- * floats. */
+/* Writes rows and dense state that changed since the last commit; |each_row| as in slu_row_table_flush. */
 int slu_learner_flush(slu_learner *l, slu_commit *c,
                       void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
 void slu_learner_committed(slu_learner *l);

@@ -21,7 +21,8 @@ static int learn(slu_pipeline *p, slu_error *err)
     double loss;
     if (!n)
         return 0;
-    int rc = slu_learner_step(p->learner, p->batch, note_prediction, p, &loss, &said, err);
+    int rc = slu_learner_step(p->learner, p->batch, slu_watermark_now(p->watermark), note_prediction, p,
+                              &loss, &said, err);
     if (rc)
         return rc;
     slu_batch_clear(p->batch);
@@ -381,6 +382,7 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
     s->pending_samples = slu_batch_count(p->batch);
     s->rows_cached = rows.cached_rows;
     s->rows_created = rows.created;
+    s->rows_expired = rows.deleted;
     s->row_cache_bytes = rows.cached_bytes;
     s->join_records = slu_join_table_count(p->join_table);
     s->join_timers = slu_join_timer_count(p->join_table);

@@ -175,8 +175,10 @@ static slu_delta_head head_of(const slu_pipeline *p, bool base)
 static void delta_row(void *ctx, uint32_t table, const slu_row *row)
 {
     slu_pipeline *p = ctx;
-    if (row->admitted)
+    if (row->admitted && !row->deleted)
         slu_delta_row(p->delta, table, row->id, row->v);
+    else if (row->grave)
+        slu_delta_tombstone(p->delta, table, row->id);
 }
 
 static void delta_to_outbox(void *ctx, const void *message, size_t len)

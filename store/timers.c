@@ -1,10 +1,11 @@
-#include "store/join_timers.h"
+#include "store/timers.h"
 #include "store/state.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_BYTES = 16, VALUE_BYTES = 16, LEAST_IN_MEMORY = 256 };
+enum { KEY_BYTES = SLU_TIMER_KEY_BYTES, VALUE_BYTES = 16, LEAST_IN_MEMORY = 256 };
 
 /* Number of the flush that wrote a timer into a commit; NEVER while none has. */
 #define NEVER UINT64_MAX
@@ -27,8 +28,11 @@ typedef struct timer_list {
     size_t n, cap;
 } timer_list;
 
-struct slu_join_timers {
+struct slu_timers {
     slu_store *store;
+    slu_family family;
+    char count_name[32];
+    bool keys;
     size_t keep;     /* timers that the heap holds after reading or shedding; it may grow to twice as many */
     timer_list heap; /* all timers before the horizon, earliest first */
     timer_list behind;    /* timers at or behind the horizon that may not be in the store yet */
@@ -41,8 +45,6 @@ struct slu_join_timers {
     uint64_t count;            /* timers, in memory or not */
     uint64_t flush, committed; /* numbers of the last flush and of the last confirmed one */
 };
-
-static const char COUNT_NAME[] = "join.timers";
 
 static bool before(place a, place b)
 {
@@ -106,20 +108,23 @@ static timer heap_pop(timer_list *h)
 
 /* ---- opening ---- */
 
-int slu_join_timers_open(slu_store *s, uint64_t memory_bytes, slu_join_timers **tp, slu_error *err)
+int slu_timers_open(slu_store *s, const slu_timers_config *config, slu_timers **tp, slu_error *err)
 {
     *tp = NULL;
-    slu_join_timers *t = calloc(1, sizeof *t);
+    slu_timers *t = calloc(1, sizeof *t);
     if (!t)
         return slu_fail(err, SLU_ENOMEM, "store %s: out of memory", slu_store_path(s));
     t->store = s;
-    t->keep = memory_bytes / (2 * sizeof(timer));
+    t->family = config->family;
+    t->keys = config->keys;
+    snprintf(t->count_name, sizeof t->count_name, "%s", config->count_name);
+    t->keep = config->memory_bytes / (2 * sizeof(timer));
     if (t->keep < LEAST_IN_MEMORY)
         t->keep = LEAST_IN_MEMORY;
     t->shed_at = 2 * t->keep;
-    int rc = slu_state_get_u64(s, COUNT_NAME, 0, &t->count, err);
+    int rc = slu_state_get_u64(s, t->count_name, 0, &t->count, err);
     if (rc) {
-        slu_join_timers_close(t);
+        slu_timers_close(t);
         return rc;
     }
     /* The horizon starts before everything: what the store has is read when somebody asks. */
@@ -128,7 +133,7 @@ int slu_join_timers_open(slu_store *s, uint64_t memory_bytes, slu_join_timers **
     return 0;
 }
 
-void slu_join_timers_close(slu_join_timers *t)
+void slu_timers_close(slu_timers *t)
 {
     if (!t)
         return;
@@ -148,8 +153,13 @@ static void write_place(uint8_t out[KEY_BYTES], place p)
     memcpy(out + 8, &sequence, 8);
 }
 
+void slu_timer_key(uint8_t out[SLU_TIMER_KEY_BYTES], int64_t deadline, uint64_t sequence)
+{
+    write_place(out, (place){(uint64_t)deadline, sequence});
+}
+
 typedef struct reading {
-    slu_join_timers *t;
+    slu_timers *t;
     size_t limit;
     bool bad, more;
     place next; /* first that was not read, when more */
@@ -162,8 +172,10 @@ static bool read_timer(void *ctx, const void *key, size_t key_len, const void *v
     timer x = {.flush = 0};
     x.at.deadline = slu_get_u64_be(&k);
     x.at.sequence = slu_get_u64_be(&k);
-    x.key.hi = slu_get_u64_be(&v);
-    x.key.lo = slu_get_u64_be(&v);
+    if (r->t->keys) {
+        x.key.hi = slu_get_u64_be(&v);
+        x.key.lo = slu_get_u64_be(&v);
+    }
     if (k.bad || v.bad || slu_reader_left(&k) || slu_reader_left(&v)) {
         r->bad = true;
         return false;
@@ -179,7 +191,7 @@ static bool read_timer(void *ctx, const void *key, size_t key_len, const void *v
 
 /* Moves those of |behind| that are before the new horizon into the heap. One that is in a commit which is
  * written but not yet confirmed was read from the store as well: it is in the heap once. */
-static void merge_behind(slu_join_timers *t)
+static void merge_behind(slu_timers *t)
 {
     timer_list *b = &t->behind;
     size_t read = t->heap.n, kept = 0;
@@ -202,15 +214,16 @@ static void merge_behind(slu_join_timers *t)
 }
 
 /* Only when the heap is empty. */
-static int advance(slu_join_timers *t, slu_error *err)
+static int advance(slu_timers *t, slu_error *err)
 {
     assert(!t->heap.n);
     uint8_t from[KEY_BYTES];
     write_place(from, t->horizon);
     reading r = {.t = t, .limit = t->keep};
-    int rc = slu_store_scan(t->store, SLU_FAMILY_TIMERS, from, sizeof from, NULL, 0, read_timer, &r, err);
+    int rc = slu_store_scan(t->store, t->family, from, sizeof from, NULL, 0, read_timer, &r, err);
     if (!rc && r.bad)
-        rc = slu_fail(err, SLU_ECORRUPT, "store %s: a join timer cannot be read", slu_store_path(t->store));
+        rc = slu_fail(err, SLU_ECORRUPT, "store %s: a timer of family %s cannot be read",
+                      slu_store_path(t->store), slu_family_name(t->family));
     if (rc) {
         t->heap.n = 0;
         return rc;
@@ -221,12 +234,13 @@ static int advance(slu_join_timers *t, slu_error *err)
 }
 
 /* Makes the earliest timer the first of the heap, if there is any timer. */
-static int fill(slu_join_timers *t, slu_error *err)
+static int fill(slu_timers *t, slu_error *err)
 {
     while (!t->heap.n && t->count) {
         if (!before(t->horizon, END))
-            return slu_fail(err, SLU_ECORRUPT, "store %s: %llu join timers are missing",
-                            slu_store_path(t->store), (unsigned long long)t->count);
+            return slu_fail(err, SLU_ECORRUPT, "store %s: %llu timers of family %s are missing",
+                            slu_store_path(t->store), (unsigned long long)t->count,
+                            slu_family_name(t->family));
         int rc = advance(t, err);
         if (rc)
             return rc;
@@ -237,7 +251,7 @@ static int fill(slu_join_timers *t, slu_error *err)
 /* Lets go of the later half of the heap. Not when a timer behind the new horizon was popped since the last
  * commit: the store still has it and it would come back. That takes many timers which are added late, so the
  * next commit is near. */
-static void shed(slu_join_timers *t)
+static void shed(slu_timers *t)
 {
     timer_list *h = &t->heap;
     qsort(h->v, h->n, sizeof *h->v, compare_timers);
@@ -255,10 +269,10 @@ static void shed(slu_join_timers *t)
 
 /* ---- use ---- */
 
-void slu_join_timers_add(slu_join_timers *t, int64_t deadline_us, uint64_t sequence, slu_hash128 key)
+void slu_timers_add(slu_timers *t, int64_t deadline, uint64_t sequence, slu_hash128 key)
 {
-    assert(deadline_us >= 0);
-    timer x = {.at = {(uint64_t)deadline_us, sequence}, .key = key, .flush = NEVER};
+    assert(deadline >= 0);
+    timer x = {.at = {(uint64_t)deadline, sequence}, .key = key, .flush = NEVER};
     t->count++;
     if (!before(x.at, t->horizon)) {
         push(&t->behind, x);
@@ -269,7 +283,7 @@ void slu_join_timers_add(slu_join_timers *t, int64_t deadline_us, uint64_t seque
         shed(t);
 }
 
-static void remember_popped(slu_join_timers *t, place at)
+static void remember_popped(slu_timers *t, place at)
 {
     if (t->n_popped == t->cap_popped) {
         t->cap_popped = t->cap_popped ? 2 * t->cap_popped : 256;
@@ -282,37 +296,37 @@ static void remember_popped(slu_join_timers *t, place at)
     t->popped[t->n_popped++] = at;
 }
 
-int slu_join_timers_pop(slu_join_timers *t, int64_t now_us, int64_t *deadline_us, uint64_t *sequence,
-                        slu_hash128 *key, slu_error *err)
+int slu_timers_pop(slu_timers *t, int64_t now, int64_t *deadline, uint64_t *sequence, slu_hash128 *key,
+                   slu_error *err)
 {
     int rc = fill(t, err);
     if (rc)
         return rc;
-    if (!t->heap.n || now_us < 0 || t->heap.v[0].at.deadline > (uint64_t)now_us)
+    if (!t->heap.n || now < 0 || t->heap.v[0].at.deadline > (uint64_t)now)
         return SLU_ENOTFOUND;
     timer x = heap_pop(&t->heap);
     t->count--;
     if (x.flush != NEVER)
         remember_popped(t, x.at);
-    *deadline_us = (int64_t)x.at.deadline;
+    *deadline = (int64_t)x.at.deadline;
     *sequence = x.at.sequence;
     *key = x.key;
     return 0;
 }
 
-int64_t slu_join_timers_next(slu_join_timers *t)
+int64_t slu_timers_next(slu_timers *t)
 {
     if (fill(t, NULL))
         return 0; /* due at once, so that pop is called and tells why */
     return t->heap.n ? (int64_t)t->heap.v[0].at.deadline : INT64_MAX;
 }
 
-uint64_t slu_join_timers_count(const slu_join_timers *t)
+uint64_t slu_timers_count(const slu_timers *t)
 {
     return t->count;
 }
 
-uint64_t slu_join_timers_in_memory(const slu_join_timers *t)
+uint64_t slu_timers_in_memory(const slu_timers *t)
 {
     return t->heap.n + t->behind.n;
 }
@@ -320,7 +334,7 @@ uint64_t slu_join_timers_in_memory(const slu_join_timers *t)
 /* ---- committing ---- */
 
 /* Marks the timers of |l| that are not in the store yet as written by this flush and notes them. */
-static void gather_unwritten(slu_join_timers *t, timer_list *l)
+static void gather_unwritten(slu_timers *t, timer_list *l)
 {
     for (size_t i = 0; i < l->n; i++) {
         if (l->v[i].flush <= t->committed)
@@ -331,7 +345,7 @@ static void gather_unwritten(slu_join_timers *t, timer_list *l)
 }
 
 /* In key order, which the store takes much faster. */
-static void write_unwritten(slu_join_timers *t, slu_commit *c)
+static void write_unwritten(slu_timers *t, slu_commit *c)
 {
     uint8_t key[KEY_BYTES], value[VALUE_BYTES];
     timer_list *l = &t->unwritten;
@@ -342,27 +356,28 @@ static void write_unwritten(slu_join_timers *t, slu_commit *c)
         write_place(key, l->v[i].at);
         memcpy(value, &hi, 8);
         memcpy(value + 8, &lo, 8);
-        slu_commit_put(c, SLU_FAMILY_TIMERS, key, sizeof key, value, sizeof value);
+        slu_commit_put(c, t->family, key, sizeof key, value, t->keys ? sizeof value : 0);
     }
     l->n = 0;
 }
 
-void slu_join_timers_flush(slu_join_timers *t, slu_commit *c)
+void slu_timers_flush(slu_timers *t, slu_commit *c)
 {
     uint8_t key[KEY_BYTES];
     t->flush++;
+    /* First, because one of the same place may have been added since. */
+    for (size_t i = 0; i < t->n_popped; i++) {
+        write_place(key, t->popped[i]);
+        slu_commit_delete(c, t->family, key, sizeof key);
+    }
     gather_unwritten(t, &t->heap);
     gather_unwritten(t, &t->behind);
     write_unwritten(t, c);
-    for (size_t i = 0; i < t->n_popped; i++) {
-        write_place(key, t->popped[i]);
-        slu_commit_delete(c, SLU_FAMILY_TIMERS, key, sizeof key);
-    }
     t->popped_flushed = t->n_popped;
-    slu_state_put_u64(c, COUNT_NAME, t->count);
+    slu_state_put_u64(c, t->count_name, t->count);
 }
 
-void slu_join_timers_committed(slu_join_timers *t)
+void slu_timers_committed(slu_timers *t)
 {
     t->committed = t->flush;
     t->n_popped -= t->popped_flushed;
