@@ -113,6 +113,8 @@ typedef struct slu_join_opts {
     int64_t idle_timeout_us;     /* wall time after which a silent partition no longer holds the watermark */
     int64_t orphan_wait_us;      /* event time that a step waits for its impression */
     int64_t max_future_us; /* events further ahead of the arrival clock are dead letters; 0: not checked */
+    int64_t max_behind_us; /* a partition whose events are older at their arrival does not hold the watermark;
+                              0: all do */
     uint64_t cache_bytes;  /* join state kept in memory */
 } slu_join_opts;
 

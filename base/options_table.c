@@ -292,6 +292,11 @@ static slu_opt table[] = {
     TIME("join.max_future", O, join.max_future_us, "5m", 0, 365 * DAY,
          "Events further ahead of the arrival clock are dead letters. 0s: not checked.",
          .flags = OPT_LEARNED),
+    TIME("join.max_behind", O, join.max_behind_us, "1d", 0, 3650 * DAY,
+         "A partition whose newest event is older than this when it arrives has a wrong clock: while others are "
+         "sound it does not hold the watermark back, and what comes too late is a dead letter `behind`. A backlog "
+         "is none: it arrived when it was written. 0s: every partition holds.",
+         .flags = OPT_LEARNED),
     SIZE64("join.cache", O, join.cache_bytes, "256MiB", MIB, 16 * TIB,
            "Join state kept in memory; the rest is on disk."),
 

@@ -24,6 +24,7 @@ const char *slu_dead_reason_name(slu_dead_reason r)
         [SLU_DEAD_ORPHAN] = "orphan",
         [SLU_DEAD_DUPLICATE] = "duplicate",
         [SLU_DEAD_REPEATED] = "repeated",
+        [SLU_DEAD_BEHIND] = "behind",
     };
     return (unsigned)r < SLU_DEAD_REASONS ? names[r] : "unknown";
 }
@@ -134,8 +135,8 @@ static int check_time(const char *what, int64_t time_us, slu_dead_reason *why, s
     *why = SLU_DEAD_MALFORMED;
     if (time_us == 0)
         return slu_fail(err, SLU_EINVAL, "%s is missing", what);
-    return slu_fail(err, SLU_EINVAL, "%s is %lld, not microseconds between 1970 and the year 9999", what,
-                    (long long)time_us);
+    return slu_fail(err, SLU_EINVAL, "%s is %lld, not microseconds between 1970 and the year 9999%s", what,
+                    (long long)time_us, time_us > 0 ? "; is it nanoseconds?" : "");
 }
 
 int slu_event_check(const slu_event *e, slu_dead_reason *why, slu_error *err)

@@ -60,6 +60,7 @@ typedef enum slu_dead_reason {
     SLU_DEAD_ORPHAN,         /* a step whose impression never came */
     SLU_DEAD_DUPLICATE,      /* same id seen before */
     SLU_DEAD_REPEATED,       /* another event of a step that the impression already has */
+    SLU_DEAD_BEHIND,         /* late, because the clock of its partition is behind */
     SLU_DEAD_REASONS
 } slu_dead_reason;
 const char *slu_dead_reason_name(slu_dead_reason r); /* "malformed", "too_large", ... */

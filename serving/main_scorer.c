@@ -70,7 +70,8 @@ static void make_metrics(scorer_metrics *m)
 
 static double freshness(int64_t learned_through_us)
 {
-    return learned_through_us ? (double)(slu_wall_us(&slu_system_clock) - learned_through_us) * 1e-6 : -1;
+    int64_t age_us = slu_wall_us(&slu_system_clock) - learned_through_us;
+    return !learned_through_us ? -1 : age_us > 0 ? (double)age_us * 1e-6 : 0; /* clocks may be set back */
 }
 
 static void set_metrics(const scorer_metrics *m, const slu_subscriber_stats *s)

@@ -22,6 +22,11 @@ static slu_record other(slu_record_kind kind, uint32_t partition)
     return (slu_record){.kind = kind, .partition = partition, .offset = -1};
 }
 
+static slu_record timed(slu_record_kind kind, uint32_t partition, int64_t time_us)
+{
+    return (slu_record){.kind = kind, .partition = partition, .offset = -1, .arrival_us = time_us};
+}
+
 static void add(slu_order *o, slu_record r)
 {
     slu_order_add(o, &r, &parts[r.partition]);
@@ -47,7 +52,7 @@ START_TEST(test_by_hand)
 {
     slu_order *o = slu_order_new();
     slu_buf value = SLU_BUF_INIT;
-    slu_order_run runs[8];
+    slu_order_run runs[12];
     uint32_t n;
     add(o, other(SLU_RECORD_PARTITION, 3));
     for (int64_t i = 0; i < 300; i++)
@@ -57,13 +62,20 @@ START_TEST(test_by_hand)
     add(o, event(1, 5000000400)); /* a hole */
     add(o, other(SLU_RECORD_IDLE, 3));
     add(o, other(SLU_RECORD_FLUSH, 1));
+    add(o, timed(SLU_RECORD_CLOCK, 1, 1700000000000000));
+    add(o, timed(SLU_RECORD_END, 3, SLU_MAX_TIME_US));
     slu_order_save(o, &value);
-    OK(read_all(&value, runs, 8, &n, err));
+    OK(read_all(&value, runs, 12, &n, err));
     const slu_order_run want[] = {
-        {SLU_RECORD_PARTITION, 0, -1, 1},     {SLU_RECORD_EVENT, 1, 5000000000, 300},
-        {SLU_RECORD_EVENT, 0, 0, 1},          {SLU_RECORD_EVENT, 1, 5000000300, 1},
-        {SLU_RECORD_EVENT, 1, 5000000400, 1}, {SLU_RECORD_IDLE, 0, -1, 1},
-        {SLU_RECORD_FLUSH, 1, -1, 1},
+        {SLU_RECORD_PARTITION, 0, -1, 1, 0},
+        {SLU_RECORD_EVENT, 1, 5000000000, 300, 0},
+        {SLU_RECORD_EVENT, 0, 0, 1, 0},
+        {SLU_RECORD_EVENT, 1, 5000000300, 1, 0},
+        {SLU_RECORD_EVENT, 1, 5000000400, 1, 0},
+        {SLU_RECORD_IDLE, 0, -1, 1, 0},
+        {SLU_RECORD_FLUSH, 1, -1, 1, 0},
+        {SLU_RECORD_CLOCK, 1, -1, 1, 1700000000000000},
+        {SLU_RECORD_END, 0, -1, 1, SLU_MAX_TIME_US},
     };
     ck_assert_uint_eq(n, sizeof want / sizeof *want);
     for (uint32_t i = 0; i < n; i++) {
@@ -71,6 +83,7 @@ START_TEST(test_by_hand)
         ck_assert_uint_eq(runs[i].place, want[i].place);
         ck_assert_int_eq(runs[i].start, want[i].start);
         ck_assert_uint_eq(runs[i].count, want[i].count);
+        ck_assert_int_eq(runs[i].time_us, want[i].time_us);
     }
     slu_order_reader *r;
     OK(slu_order_open(value.data, value.len, &r, err));
@@ -110,11 +123,15 @@ START_TEST(test_round_trip)
             part = (uint32_t)slu_rng_below(&rng, PARTS);
         if (slu_rng_below(&rng, 1000) == 0)
             next[part] += 1 + (int64_t)slu_rng_below(&rng, 50);
-        records[i] = slu_rng_below(&rng, 500)
-                         ? event(part, next[part]++)
-                         : other((slu_record_kind[]){SLU_RECORD_PARTITION, SLU_RECORD_IDLE,
-                                                     SLU_RECORD_FLUSH}[slu_rng_below(&rng, 3)],
-                                 part);
+        static const slu_record_kind others[] = {SLU_RECORD_PARTITION, SLU_RECORD_IDLE, SLU_RECORD_FLUSH,
+                                                 SLU_RECORD_CLOCK, SLU_RECORD_END};
+        uint64_t what = slu_rng_below(&rng, 500 * 5);
+        if (what >= 5)
+            records[i] = event(part, next[part]++);
+        else if (what >= 3)
+            records[i] = timed(others[what], part, 1 + (int64_t)slu_rng_below(&rng, SLU_MAX_TIME_US));
+        else
+            records[i] = other(others[what], part);
         add(o, records[i]);
         if (i + 1 < N && slu_rng_below(&rng, 2000))
             continue;
@@ -135,6 +152,8 @@ START_TEST(test_round_trip)
                 ck_assert_int_eq(p.partition, parts[want->partition].partition);
                 if (run.kind == SLU_RECORD_EVENT)
                     ck_assert_int_eq(run.start + (int64_t)k, want->offset);
+                else
+                    ck_assert_int_eq(run.time_us, want->arrival_us);
             }
         }
         ck_assert_int_eq(err.code, 0);
@@ -162,6 +181,7 @@ START_TEST(test_damaged)
         for (int64_t k = 0; k < 3; k++)
             add(o, event(i, 1000 * (i + 1) + k));
     add(o, event(0, 1003));
+    add(o, timed(SLU_RECORD_CLOCK, 0, T0));
     slu_order_save(o, &value);
     for (size_t len = 0; len < value.len; len++) {
         uint8_t *exact = malloc(len + !len);
@@ -169,7 +189,7 @@ START_TEST(test_damaged)
         slu_buf cut = {exact, len, len};
         slu_error err = SLU_ERROR_INIT;
         int rc = read_all(&cut, runs, 16, &n, &err);
-        ck_assert(rc == SLU_ECORRUPT || (!rc && n <= PARTS + 1));
+        ck_assert(rc == SLU_ECORRUPT || (!rc && n <= PARTS + 2));
         free(exact);
     }
     for (size_t bit = 0; bit < 8 * value.len; bit++) {

@@ -1,13 +1,15 @@
 /* A live run and its repetition, without Kafka: events of several partitions are met in a random order by a
  * pipeline that commits here and there and crashes; after a crash what was not committed comes again in
- * another order, and now and then a topic has left the config for a while. The order in its store must
- * rebuild every version, bit for bit. */
+ * another order, and now and then a topic has left the config for a while. Stamps of the events are wrong
+ * here and there, and what our own clock said decides which of them are from the future. The order in its
+ * store must rebuild every version, bit for bit. */
 #include "base/rng.h"
 #include "store/state.h"
 #include "tests/pipeline_sample.h"
 #include "tests/suite.h"
 #include "trainer/order_log.h"
 #include "trainer/pipeline.h"
+#include "trainer/watermark.h"
 
 #define SEED       23
 #define PARTITIONS 4
@@ -41,13 +43,14 @@ static void fill_topics(slu_rng *rng)
 static slu_record record_at(int part, int64_t offset)
 {
     const slu_buf *b = &topics[part][offset];
-    return (slu_record){.kind = SLU_RECORD_EVENT,
-                        .partition = (uint32_t)part,
-                        .offset = offset,
-                        .arrival_us = T0 + HOUR,
-                        .bytes = b->data,
-                        .len = b->len,
-                        .encoding = SLU_ENCODING_JSON};
+    return (slu_record){
+        .kind = SLU_RECORD_EVENT,
+        .partition = (uint32_t)part,
+        .offset = offset,
+        .arrival_us = offset % 5 == 0 ? SLU_NO_STAMP : T0 + PARTITIONS * offset * SECOND + (part == 3) * HOUR,
+        .bytes = b->data,
+        .len = b->len,
+        .encoding = SLU_ENCODING_JSON};
 }
 
 typedef struct life {
@@ -118,6 +121,14 @@ static int live_run(slu_rng *rng, const char *directory)
         uint64_t what = slu_rng_below(rng, 100);
         slu_record quiet = {
             .kind = what % 2 ? SLU_RECORD_IDLE : SLU_RECORD_FLUSH, .partition = (uint32_t)part, .offset = -1};
+        /* Our own clock is right, or minutes off. */
+        int64_t wall_us = T0 + (next[part] * PARTITIONS - (int64_t)slu_rng_below(rng, 900)) * SECOND;
+        slu_record clock = {.kind = what % 2 ? SLU_RECORD_CLOCK : SLU_RECORD_END,
+                            .partition = (uint32_t)part,
+                            .offset = -1,
+                            .arrival_us = wall_us};
+        if (what >= 80)
+            OK(slu_pipeline_feed(l.pipeline, &partitions[part], &clock, err));
         if (what < 6)
             OK(slu_pipeline_feed(l.pipeline, &partitions[part], &quiet, err));
         else if (what < 30)
@@ -160,7 +171,8 @@ static uint64_t repeat(life *l, const slu_buf *value)
         for (uint64_t k = 0; k < run.count; k++, n++) {
             slu_partition part = slu_order_partition(reader, run.place);
             int i = number_of(part);
-            slu_record r = {.kind = run.kind, .partition = (uint32_t)i, .offset = -1};
+            slu_record r = {
+                .kind = run.kind, .partition = (uint32_t)i, .offset = -1, .arrival_us = run.time_us};
             if (run.kind == SLU_RECORD_EVENT)
                 r = record_at(i, run.start + (int64_t)k);
             ck_assert_msg(!slu_pipeline_feed(l->pipeline, &part, &r, &err), "%s", err.message);

@@ -132,7 +132,7 @@ static multiset joined(const slu_options *o, uint64_t *outside, int64_t *end_us)
     slu_joiner *joiner;
     slu_joiner_out out = {no_sample, settled, no_dead, &m};
     OK(slu_joiner_new(o, schema, table, NULL, &out, &joiner, err));
-    slu_watermark *watermark = slu_watermark_new(o->join.allowed_lateness_us);
+    slu_watermark *watermark = slu_watermark_new(o->join.allowed_lateness_us, 0);
     slu_encoder *encoder = slu_encoder_new(schema);
     slu_encoded *x = malloc(slu_encoded_max(schema));
     slu_source *source;

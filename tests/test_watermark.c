@@ -3,7 +3,7 @@
 
 static slu_watermark *with_partitions(uint32_t n)
 {
-    slu_watermark *w = slu_watermark_new(10);
+    slu_watermark *w = slu_watermark_new(10, 0);
     for (uint32_t i = 0; i < n; i++)
         slu_watermark_partition(w, i, &(slu_partition){"t", (int32_t)i});
     return w;
@@ -145,7 +145,7 @@ START_TEST(test_saved_by_name)
     slu_watermark_idle(w, 1);
     slu_buf b = SLU_BUF_INIT;
     slu_watermark_save(w, &b);
-    slu_watermark *v = slu_watermark_new(10);
+    slu_watermark *v = slu_watermark_new(10, 0);
     OK(slu_watermark_load(v, b.data, b.len, err));
     ck_assert_int_eq(slu_watermark_now(v), slu_watermark_now(w));
     /* The source may number its partitions the other way round now. */
@@ -154,9 +154,11 @@ START_TEST(test_saved_by_name)
     ck_assert_int_eq(slu_watermark_next_offset(v, 1), 7);
     ck_assert_int_eq(slu_watermark_next_offset(v, 0), -1);
     ck_assert_uint_eq(slu_watermark_count(v), 2);
+    const size_t arrivals = 8 + 2 * 24; /* what older versions did not write */
     for (size_t cut = 0; cut < b.len; cut++) {
         slu_error err = SLU_ERROR_INIT;
-        ck_assert_int_eq(slu_watermark_load(v, b.data, cut, &err), SLU_ECORRUPT);
+        ck_assert_int_eq(slu_watermark_load(v, b.data, cut, &err),
+                         cut == b.len - arrivals ? 0 : SLU_ECORRUPT);
     }
     slu_buf_free(&b);
     slu_watermark_free(v);

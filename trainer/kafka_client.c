@@ -1,6 +1,8 @@
 #include "trainer/kafka_client.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "feature/event.h"
+#include "trainer/watermark.h"
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -66,6 +68,12 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     t->next_log_us = now + t->backoff_us;
     SLU_WARN(t->component, "trouble with Kafka; trying again", SLU_STR("reason", reason),
              SLU_STR("code", rd_kafka_err2name(code)));
+}
+
+int64_t slu_kafka_stamp(rd_kafka_timestamp_type_t type, int64_t ms)
+{
+    bool stamped = type != RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && ms > 0 && ms <= SLU_MAX_TIME_US / 1000;
+    return stamped ? ms * 1000 : SLU_NO_STAMP;
 }
 
 void slu_kafka_trouble_over(slu_kafka_trouble *t)

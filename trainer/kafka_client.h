@@ -30,5 +30,7 @@ int slu_kafka_conf_new(const slu_options *options, const slu_kafka_setting *sett
                        slu_kafka_trouble *trouble, rd_kafka_conf_t **conf, slu_error *err);
 /* Makes the handle; takes |conf| over in any case. NULL with SLU_ECONFIG. */
 rd_kafka_t *slu_kafka_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, slu_error *err);
+/* A message's stamp as arrival_us of its record: SLU_NO_STAMP when it has none, or one that is no time. */
+int64_t slu_kafka_stamp(rd_kafka_timestamp_type_t type, int64_t ms);
 /* The broker answers: the next trouble is logged at once. */
 void slu_kafka_trouble_over(slu_kafka_trouble *t);

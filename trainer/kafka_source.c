@@ -4,6 +4,8 @@
 #include "trainer/kafka_client.h"
 #include "trainer/kafka_scout.h"
 #include "trainer/source.h"
+#include "trainer/steady_clock.h"
+#include "trainer/watermark.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +25,9 @@ typedef struct partition {
     int64_t active_us; /* monotonic: newest message, or when reading began */
     bool at_end;       /* read to its end since then, which was at |end| */
     int64_t end;
-    bool idle; /* said so */
+    int64_t end_us,
+        told_end_us; /* our clock when it was last known to be at its end, and as told; 0: never */
+    bool idle;       /* said so */
 } partition;
 
 typedef struct kafka_source {
@@ -39,9 +43,14 @@ typedef struct kafka_source {
     uint32_t **index; /* (n_topics) partition number -> place in parts */
     int32_t *known;   /* (n_topics) partitions taken over from the scout */
 
-    rd_kafka_message_t *batch[BATCH]; /* [at, n_batch) wait to be handed out; at - 1 is the record in use */
+    rd_kafka_message_t *current;      /* of the record in use */
+    rd_kafka_message_t *batch[BATCH]; /* [at, n_batch) wait to be handed out */
     size_t at, n_batch;
-    int64_t newest_us; /* monotonic: newest message of any partition, or when reading began */
+    slu_steady_clock clock;
+    int64_t told_us;    /* our clock as last told, 0: not yet */
+    int64_t empty_us;   /* our clock when all that had been fetched was taken */
+    int64_t drained_us; /* the same, before what is in |batch| was fetched */
+    int64_t newest_us;  /* monotonic: newest message of any partition, or when reading began */
     bool flushed;
     int64_t committed_us;
     bool commit_in_flight;
@@ -155,7 +164,10 @@ static void mention_missing(kafka_source *s)
 
 static void drop_batch(kafka_source *s)
 {
-    for (size_t i = s->at ? s->at - 1 : 0; i < s->n_batch; i++)
+    if (s->current)
+        rd_kafka_message_destroy(s->current);
+    s->current = NULL;
+    for (size_t i = s->at; i < s->n_batch; i++)
         rd_kafka_message_destroy(s->batch[i]);
     s->at = s->n_batch = 0;
 }
@@ -178,6 +190,7 @@ static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition 
         if (p) {
             p->at_end = true;
             p->end = m->offset;
+            p->end_us = s->drained_us;
         }
         return 0;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
@@ -202,15 +215,35 @@ static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition 
     }
 }
 
-/* Unless the topic says LogAppendTime the producer stamps its messages. Nothing arrives after now: a producer
- * whose clock is far ahead would pass its own events off as present, and the watermark would follow them and
- * close every window. */
-static int64_t arrival_of(const rd_kafka_message_t *m)
+static int64_t stamp_of(const rd_kafka_message_t *m)
 {
     rd_kafka_timestamp_type_t type;
-    int64_t ms = rd_kafka_message_timestamp(m, &type), wall = slu_wall_us(&slu_system_clock);
-    bool stamped = type != RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && ms > 0;
-    return stamped && ms < wall / 1000 ? ms * 1000 : wall;
+    int64_t ms = rd_kafka_message_timestamp(m, &type);
+    return slu_kafka_stamp(type, ms);
+}
+
+/* Unless the topic says LogAppendTime the producer stamps its messages, and its clock may be anything. What
+ * we know better is a record of its own, before the message and only where it makes a difference, so that the
+ * order tells it: a message from the future arrived now, and one that came behind the end of its partition
+ * arrived after we had stood there. */
+static bool next_clock(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+{
+    int64_t stamp = stamp_of(m);
+    *out = (slu_record){.partition = (uint32_t)(p - s->parts), .offset = -1};
+    if (!s->told_us || stamp > s->told_us + SLU_CLOCK_GRAIN_US) {
+        int64_t now = slu_steady_clock_now(&s->clock);
+        if (now >= s->told_us + SLU_CLOCK_GRAIN_US) {
+            out->kind = SLU_RECORD_CLOCK;
+            out->arrival_us = s->told_us = now;
+            return true;
+        }
+    }
+    if (stamp < p->end_us && p->end_us - p->told_end_us >= SLU_CLOCK_GRAIN_US) {
+        out->kind = SLU_RECORD_END;
+        out->arrival_us = p->told_end_us = p->end_us;
+        return true;
+    }
+    return false;
 }
 
 static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
@@ -219,7 +252,7 @@ static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition 
     *out = (slu_record){.kind = SLU_RECORD_EVENT,
                         .partition = (uint32_t)(p - s->parts),
                         .offset = m->offset,
-                        .arrival_us = arrival_of(m),
+                        .arrival_us = stamp_of(m),
                         .bytes = m->payload ? m->payload : "",
                         .len = m->len,
                         .encoding = s->options->kafka.encoding};
@@ -231,21 +264,28 @@ static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition 
 /* Hands out the next message that waits. Returns 1, 0 (none), or a fatal code. */
 static int next_message(kafka_source *s, slu_record *out, slu_error *err)
 {
-    while (s->at < s->n_batch) {
-        if (s->at > 0)
-            rd_kafka_message_destroy(s->batch[s->at - 1]);
-        const rd_kafka_message_t *m = s->batch[s->at++];
+    for (; s->at < s->n_batch; s->at++) {
+        if (s->current)
+            rd_kafka_message_destroy(s->current);
+        rd_kafka_message_t *m = s->current = s->batch[s->at];
         partition *p = find_partition(s, m);
         if (m->err) {
             int rc = take_trouble(s, m, p, err);
-            if (rc)
+            if (rc) {
+                s->at++;
                 return rc;
+            }
             continue;
         }
         /* A broker that comes back may send again what was already taken. */
         if (!p || m->offset < p->next)
             continue;
+        if (next_clock(s, m, p, out)) {
+            s->current = NULL; /* it comes next */
+            return 1;
+        }
         fill_record(s, m, p, out);
+        s->at++;
         return 1;
     }
     drop_batch(s);
@@ -255,9 +295,15 @@ static int next_message(kafka_source *s, slu_record *out, slu_error *err)
 /* librdkafka waits until a batch is full or the time is over, so time is given only for a first message. */
 static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
 {
+    int64_t now = slu_steady_clock_now(&s->clock);
+    s->drained_us = s->empty_us;
     ssize_t n = rd_kafka_consume_batch_queue(s->queue, 0, s->batch, BATCH);
-    if (n == 0 && timeout_ms > 0)
+    if (n >= 0 && n < BATCH)
+        s->empty_us = now;
+    if (n == 0 && timeout_ms > 0) {
+        s->drained_us = now;
         n = rd_kafka_consume_batch_queue(s->queue, timeout_ms, s->batch, 1);
+    }
     if (s->trouble.fatal[0])
         return slu_fail(err, SLU_EKAFKA, "the Kafka consumer cannot go on: %s", s->trouble.fatal);
     if (n < 0)
@@ -542,6 +588,7 @@ int slu_kafka_source_open(const slu_options *options, slu_store *store, int chec
     if (!s)
         return slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
     s->base.ops = &kafka_ops;
+    s->clock = slu_steady_clock_start(&slu_system_clock);
     s->options = options;
     s->store = store;
     s->index = calloc(n + 1, sizeof *s->index);

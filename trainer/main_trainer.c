@@ -5,6 +5,7 @@
 #include "base/daemon.h"
 #include "base/log.h"
 #include "trainer/dashboard.h"
+#include "trainer/partition_board.h"
 #include "trainer/publisher.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -30,6 +31,7 @@ typedef struct trainer {
     slu_source *source;
     slu_pipeline *pipeline;
     slu_dashboard *dashboard;
+    slu_partition_board *board;
     slu_admin *admin;
     /* monotonic */
     int64_t committed_us, mirrored_us, logged_us, base_us;
@@ -173,7 +175,8 @@ static int open_all(trainer *t, slu_error *err)
         rc = slu_pipeline_open(&pipeline, &t->pipeline, err);
     if (!rc)
         rc = slu_kafka_source_open(t->options, t->store, 0, &t->source, err);
-    if (!rc && !(t->dashboard = slu_dashboard_new(t->options, t->schema)))
+    t->board = slu_partition_board_new();
+    if (!rc && (!t->board || !(t->dashboard = slu_dashboard_new(t->options, t->schema))))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory");
     return rc ? rc : start_admin(t, err);
 }
@@ -190,6 +193,7 @@ static void close_all(trainer *t, int status)
     if (t->publisher)
         slu_publisher_close(t->publisher);
     slu_dashboard_free(t->dashboard);
+    slu_partition_board_free(t->board);
     slu_schema_free(t->schema);
     slu_options_free(t->options);
     free(t->offsets);
@@ -213,6 +217,13 @@ static int report_offsets(trainer *t, slu_error *err)
     return 0;
 }
 
+/* Never negative: the broker's clock may be ahead of ours, or ours set back. */
+static int64_t fresh_us(int64_t learned_through_us)
+{
+    int64_t us = slu_wall_us(&slu_system_clock) - learned_through_us;
+    return us > 0 ? us : 0;
+}
+
 static int commit(trainer *t, slu_error *err)
 {
     int64_t start = mono();
@@ -227,7 +238,7 @@ static int commit(trainer *t, slu_error *err)
     if (s.commits > t->commits) {
         bool news = s.learned_through_us > t->learned_through_us;
         slu_dashboard_commit(t->dashboard, (double)(t->committed_us - start) / 1e6,
-                             news ? slu_wall_us(&slu_system_clock) - s.learned_through_us : -1);
+                             news ? fresh_us(s.learned_through_us) : -1);
         t->learned_through_us = s.learned_through_us;
         t->commits = s.commits;
     }
@@ -277,6 +288,7 @@ static void mirror(trainer *t, int64_t now)
     };
     atomic_store(&t->partitions, facts.partitions);
     slu_dashboard_update(t->dashboard, t->pipeline, &facts);
+    slu_partition_board_update(t->board, t->pipeline);
     slu_daemon_notify("WATCHDOG=1");
     if (now - t->logged_us >= LOG_EVERY_US) {
         t->logged_us = now;

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 1, KIND_SHIFT = 1, PLACE_SHIFT = 3, KIND_MASK = 3, JUMP = 1 };
+enum { FORMAT = 2, OLDEST_FORMAT = 1, KIND_SHIFT = 1, PLACE_SHIFT = 3, KIND_MASK = 3, JUMP = 1 };
 #define NOWHERE UINT32_MAX
 
 /* ---- recording ---- */
@@ -88,12 +88,23 @@ static void end_run(slu_order *o)
     o->run.count = 0;
 }
 
+static void put_other(slu_order *o, const slu_record *r, const slu_partition *part)
+{
+    bool timed = r->kind == SLU_RECORD_CLOCK || r->kind == SLU_RECORD_END;
+    slu_record_kind kind = r->kind;
+    if (timed)
+        kind = r->kind == SLU_RECORD_CLOCK ? SLU_RECORD_FLUSH : SLU_RECORD_IDLE;
+    put_tag(o, place_of(o, r->partition, part), kind, timed);
+    if (timed)
+        slu_put_varint(&o->entries, (uint64_t)r->arrival_us);
+}
+
 void slu_order_add(slu_order *o, const slu_record *r, const slu_partition *part)
 {
     slu_order_run *run = &o->run;
     if (r->kind != SLU_RECORD_EVENT) {
         end_run(o);
-        put_tag(o, place_of(o, r->partition, part), r->kind, false);
+        put_other(o, r, part);
         return;
     }
     assert(r->offset >= 0);
@@ -162,11 +173,12 @@ int slu_order_open(const void *value, size_t len, slu_order_reader **rp, slu_err
     *rp = NULL;
     slu_reader in = slu_reader_of(value, len);
     uint8_t format = slu_get_u8(&in);
-    if (!in.bad && format != FORMAT)
-        return slu_fail(err, SLU_EFORMAT,
-                        "a stored order of records has format %u, this program knows format %d; use the "
-                        "matching version",
-                        format, FORMAT);
+    if (!in.bad && (format < OLDEST_FORMAT || format > FORMAT))
+        return slu_fail(
+            err, SLU_EFORMAT,
+            "a stored order of records has format %u, this program knows formats %d to %d; use the "
+            "matching version",
+            format, OLDEST_FORMAT, FORMAT);
     uint64_t n = slu_get_varint(&in);
     if (in.bad || n > slu_reader_left(&in)) /* a name has more than one byte */
         return damaged(err);
@@ -216,6 +228,16 @@ static int read_events(slu_order_reader *r, bool jump, slu_order_run *out, slu_e
     return 1;
 }
 
+static int read_time(slu_order_reader *r, slu_order_run *out, slu_error *err)
+{
+    uint64_t time_us = slu_get_varint(&r->in);
+    if (r->in.bad || !time_us || time_us > SLU_MAX_TIME_US || out->kind == SLU_RECORD_PARTITION)
+        return damaged(err);
+    out->kind = out->kind == SLU_RECORD_FLUSH ? SLU_RECORD_CLOCK : SLU_RECORD_END;
+    out->time_us = (int64_t)time_us;
+    return 1;
+}
+
 int slu_order_next(slu_order_reader *r, slu_order_run *out, slu_error *err)
 {
     if (!slu_reader_left(&r->in))
@@ -230,5 +252,5 @@ int slu_order_next(slu_order_reader *r, slu_order_run *out, slu_error *err)
                            .count = 1};
     if (out->kind == SLU_RECORD_EVENT)
         return read_events(r, jump, out, err);
-    return jump ? damaged(err) : 1;
+    return jump ? read_time(r, out, err) : 1;
 }

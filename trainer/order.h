@@ -3,13 +3,15 @@
  * With several partitions the order in which a live run met their events is chance: it is in no topic, and it
  * decides the model. The recorder notes it between two commits, one short value per commit; the reader gives
  * it back. Events are told as runs of consecutive offsets of one partition; what only a clock knew (a
- * partition was announced, fell silent, the last samples were learned) stands between them. Pure: no I/O, no
- * clock.
+ * partition was announced, fell silent, was read to its end, what our clock said, the last samples were
+ * learned) stands between them. Pure: no I/O, no clock.
  *
  * Value: u8 format, varint n, n partitions (topic with its final 0 as str, varint number), then until the end
  *   varint place << 3 | kind << 1 | jump     place among those partitions; kind as in slu_record_kind
  *   [varint start]                           jump: the run starts here, else where this partition's last one
  * ended [varint count]                           events only
+ *   [varint time]                            jump without events: our clock. It makes CLOCK of FLUSH, END of
+ * IDLE Format 1 had no times and reads the same.
  * @thread one, the owner */
 #pragma once
 #include "base/bytes.h"
@@ -41,9 +43,10 @@ void slu_order_clear(slu_order *o);
 /* Some events in a row, or one other record. */
 typedef struct slu_order_run {
     slu_record_kind kind;
-    uint32_t place; /* of its partition, below slu_order_partitions() */
-    int64_t start;  /* first offset; -1 unless events */
-    uint64_t count; /* 1 unless events */
+    uint32_t place;  /* of its partition, below slu_order_partitions() */
+    int64_t start;   /* first offset; -1 unless events */
+    uint64_t count;  /* 1 unless events */
+    int64_t time_us; /* CLOCK and END: what our clock said, 1 .. SLU_MAX_TIME_US; else 0 */
 } slu_order_run;
 
 typedef struct slu_order_reader slu_order_reader;

@@ -365,7 +365,7 @@ static void fill_event(order_source *s, slu_record *out)
     rd_kafka_timestamp_type_t type;
     int64_t ms = rd_kafka_message_timestamp(m, &type);
     out->offset = m->offset;
-    out->arrival_us = type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? 0 : ms * 1000;
+    out->arrival_us = slu_kafka_stamp(type, ms);
     out->bytes = m->payload ? m->payload : "";
     out->len = m->len;
     out->encoding = s->options->kafka.encoding;
@@ -406,7 +406,7 @@ static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *er
             return rc;
     }
     uint32_t place = s->places[s->run.place];
-    *out = (slu_record){.kind = s->run.kind, .partition = place, .offset = -1};
+    *out = (slu_record){.kind = s->run.kind, .partition = place, .offset = -1, .arrival_us = s->run.time_us};
     if (s->run.kind == SLU_RECORD_EVENT) {
         int rc = fetch(s, &s->parts[place], timeout_ms, err);
         if (rc != 1)

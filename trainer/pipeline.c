@@ -1,5 +1,6 @@
 #include "trainer/pipeline.h"
 #include "base/log.h"
+#include "trainer/clock_check.h"
 #include "trainer/dead_letter.h"
 #include "trainer/pipeline_state.h"
 #include <assert.h>
@@ -43,6 +44,8 @@ static int on_sample(void *ctx, const slu_sample *s, slu_error *err)
     int rc = slu_batch_full(p->batch) ? learn(p, err) : 0;
     if (rc)
         return rc;
+    if (!slu_batch_count(p->batch))
+        p->batch_arrival_us = p->newest_arrival_us;
     slu_batch_add(p->batch, s, slu_watermark_newest(p->watermark));
     return slu_batch_full(p->batch) ? learn(p, err) : 0;
 }
@@ -71,8 +74,6 @@ static const char *explain(slu_dead_reason why)
     switch (why) {
     case SLU_DEAD_TOO_LARGE:
         return "larger than kafka.max_message_bytes";
-    case SLU_DEAD_FUTURE:
-        return "event time is ahead of its arrival by more than join.max_future: check the producer's clock";
     case SLU_DEAD_LATE:
         return "every attribution window that it could speak about has closed; join.allowed_lateness widens "
                "them";
@@ -90,8 +91,10 @@ static const char *explain(slu_dead_reason why)
 }
 
 static void bury(slu_pipeline *p, slu_dead_reason why, const char *message, const slu_partition *part,
-                 const slu_record *r)
+                 const slu_record *raw, int64_t arrival_us)
 {
+    slu_record record = *raw, *r = &record;
+    r->arrival_us = arrival_us;
     count_dead(p, why);
     if (!p->config.sink)
         return;
@@ -116,14 +119,22 @@ static int on_dead_step(void *ctx, slu_dead_reason why, const slu_dead_step *s, 
 
 /* ---- records ---- */
 
+/* By event time; and by arrival, because one event from not too far a future (join.max_future) would else
+ * stop the clock by which batches age until all others have caught up with it. */
+static bool batch_is_old(const slu_pipeline *p, int64_t opened_us)
+{
+    int64_t delay = p->options->training.max_batch_delay_us,
+            waited = p->newest_arrival_us - p->batch_arrival_us;
+    return slu_watermark_newest(p->watermark) - opened_us >= delay || waited >= delay || waited < 0;
+}
+
 /* Event time has moved: a batch that is old enough is learned, windows close. Done before the event that
  * moved it is looked at, so that it is predicted with all that could be known. */
 static int advance(slu_pipeline *p, slu_error *err)
 {
     int64_t opened = slu_batch_opened_us(p->batch);
     int rc = 0;
-    if (opened != INT64_MAX &&
-        slu_watermark_newest(p->watermark) - opened >= p->options->training.max_batch_delay_us)
+    if (opened != INT64_MAX && batch_is_old(p, opened))
         rc = learn(p, err);
     int64_t watermark = slu_watermark_now(p->watermark);
     if (!rc && watermark != INT64_MIN)
@@ -153,34 +164,43 @@ static slu_dead_reason open_record(slu_pipeline *p, const slu_record *r, slu_eve
     return why;
 }
 
-static bool from_the_future(const slu_pipeline *p, const slu_event *e, const slu_record *r)
+/* The newest of all, but what a clock of ours that was once wrong let pass is forgotten. */
+static void note_arrival(slu_pipeline *p, int64_t arrival_us)
 {
-    int64_t ahead = p->options->join.max_future_us;
-    return ahead && r->arrival_us && e->time_us > r->arrival_us + ahead;
+    if (arrival_us > p->newest_arrival_us ||
+        (arrival_us && p->newest_arrival_us > slu_watermark_latest_arrival(p->watermark)))
+        p->newest_arrival_us = arrival_us;
 }
 
-static int take_event(slu_pipeline *p, const slu_record *r, const slu_event *e, slu_dead_reason *why,
-                      slu_error *err)
+static int take_event(slu_pipeline *p, const slu_record *r, const slu_event *e, int64_t arrival_us,
+                      slu_dead_reason *why, slu_error *err)
 {
-    if (e->kind == SLU_EVENT_IMPRESSION)
-        p->counts.impressions++;
-    else
-        p->counts.steps[e->step]++;
-    if (from_the_future(p, e, r)) {
-        *why = SLU_DEAD_FUTURE;
-        return 0;
-    }
     slu_watermark_event(p->watermark, r->partition, e->time_us);
     int rc = advance(p, err);
     if (rc)
         return rc;
     int64_t watermark = slu_watermark_now(p->watermark);
-    if (r->arrival_us > p->newest_arrival_us)
-        p->newest_arrival_us = r->arrival_us;
+    note_arrival(p, arrival_us);
     if (e->kind == SLU_EVENT_STEP)
         return slu_joiner_step(p->joiner, e, watermark, why, err);
     slu_encode(p->encoder, e->fields, p->encoded);
     return slu_joiner_impression(p->joiner, e, p->encoded, watermark, why, err);
+}
+
+static void count_kind(slu_pipeline *p, const slu_event *e)
+{
+    if (e->kind == SLU_EVENT_IMPRESSION)
+        p->counts.impressions++;
+    else
+        p->counts.steps[e->step]++;
+}
+
+/* What the joiner found too late: blames the partition's clock where that is to blame. */
+static void blame_clock(const slu_pipeline *p, const slu_record *r, const slu_event *e, int64_t arrival_us,
+                        slu_dead_reason *why, char *text)
+{
+    slu_partition_time time = slu_watermark_time_of(p->watermark, r->partition);
+    *why = slu_clock_late(p->options, e, arrival_us, slu_watermark_now(p->watermark), &time, text);
 }
 
 static int feed_event(slu_pipeline *p, const slu_partition *part, const slu_record *r, slu_error *err)
@@ -188,19 +208,34 @@ static int feed_event(slu_pipeline *p, const slu_partition *part, const slu_reco
     slu_error bad = SLU_ERROR_INIT;
     slu_event event;
     const char *message;
+    char text[SLU_CLOCK_TEXT];
+    int64_t arrival = slu_watermark_arrival(p->watermark, r->partition, r->arrival_us);
     slu_arena_reset(p->arena);
     p->counts.received++;
     p->events_since_commit++;
     slu_watermark_offset(p->watermark, r->partition, r->offset + 1);
     slu_dead_reason why = open_record(p, r, &event, &message, &bad);
     if (why == SLU_DEAD_NONE) {
-        int rc = take_event(p, r, &event, &why, err);
-        if (rc)
-            return rc;
-        message = explain(why);
+        count_kind(p, &event);
+        if ((why = slu_clock_check(p->options, &event, arrival, text)) != SLU_DEAD_NONE)
+            message = text;
     }
+    int rc = 0;
+    if (why != SLU_DEAD_NONE) {
+        slu_watermark_unusable(p->watermark, r->partition);
+        rc = advance(p, err);
+    } else {
+        rc = take_event(p, r, &event, arrival, &why, err);
+        message = explain(why);
+        if (!rc && why == SLU_DEAD_LATE) {
+            blame_clock(p, r, &event, arrival, &why, text);
+            message = text;
+        }
+    }
+    if (rc)
+        return rc;
     if (why != SLU_DEAD_NONE)
-        bury(p, why, message, part, r);
+        bury(p, why, message, part, r, arrival);
     /* With nothing waiting in the batch, all that arrived has been learned. */
     if (!slu_batch_count(p->batch))
         p->learned_through_us = p->newest_arrival_us;
@@ -224,6 +259,12 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
         return advance(p, err);
     case SLU_RECORD_FLUSH:
         return learn(p, err);
+    case SLU_RECORD_CLOCK:
+        slu_watermark_clock(p->watermark, r->arrival_us);
+        return 0;
+    case SLU_RECORD_END:
+        slu_watermark_end(p->watermark, r->partition, r->arrival_us);
+        return 0;
     }
     return 0;
 }
@@ -253,6 +294,18 @@ void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *ne
     (void)source;
     for (uint32_t i = 0; i < n; i++)
         next[i] = slu_watermark_next_offset(p->watermark, i);
+}
+
+uint32_t slu_pipeline_partitions(const slu_pipeline *p)
+{
+    return slu_watermark_count(p->watermark);
+}
+
+void slu_pipeline_partition(const slu_pipeline *p, uint32_t i, slu_partition *part, slu_partition_time *time)
+{
+    int64_t next;
+    slu_watermark_at(p->watermark, i, part, &next);
+    *time = slu_watermark_time(p->watermark, i);
 }
 
 /* ---- life ---- */
@@ -306,7 +359,7 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
     p->arena = slu_arena_new(0, 0);
     p->encoder = slu_encoder_new(config->schema);
     p->encoded = malloc(slu_encoded_max(config->schema) + 8);
-    p->watermark = slu_watermark_new(p->options->join.allowed_lateness_us);
+    p->watermark = slu_watermark_new(p->options->join.allowed_lateness_us, p->options->join.max_behind_us);
     p->batch = slu_batch_new(config->schema, p->options->training.batch_size);
     p->progress = slu_progress_new(p->options->n_steps);
     p->commit = slu_commit_begin(p->store);

@@ -14,6 +14,7 @@
 #include "feature/schema.h"
 #include "trainer/sink.h"
 #include "trainer/source.h"
+#include "trainer/watermark.h"
 #include <stdbool.h>
 
 typedef struct slu_pipeline slu_pipeline;
@@ -48,6 +49,10 @@ int slu_pipeline_finish(slu_pipeline *p, slu_error *err);
 int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err);
 /* Next offset to read per partition of |source|, into next (n), -1 unknown: for slu_source_ops.committed. */
 void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *next, uint32_t n);
+
+/* Partitions that the pipeline knows, and how each stands in time. @thread owner */
+uint32_t slu_pipeline_partitions(const slu_pipeline *p);
+void slu_pipeline_partition(const slu_pipeline *p, uint32_t i, slu_partition *part, slu_partition_time *time);
 
 /* Counters of events; exact, part of every commit. received = learned + waiting + dead, always. */
 typedef struct slu_event_counts {

@@ -120,7 +120,7 @@ static int load_row_sum(slu_pipeline *p, slu_error *err)
 
 int slu_pipeline_load(slu_pipeline *p, slu_error *err)
 {
-    uint64_t through = 0, committed = 0, arrival = 0;
+    uint64_t through = 0, committed = 0, arrival = 0, batch_arrival = 0;
     int rc = check_policy(p, err);
     if (!rc)
         rc = restore(p, "counts", load_counts, err);
@@ -145,6 +145,9 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
         rc = slu_state_get_u64(p->store, "~newest_arrival", through, &arrival, err);
     p->learned_through_us = (int64_t)through;
     p->newest_arrival_us = (int64_t)arrival;
+    if (!rc)
+        rc = slu_state_get_u64(p->store, "batch_arrival", arrival, &batch_arrival, err);
+    p->batch_arrival_us = (int64_t)batch_arrival;
     if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
         p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
     if (!rc && p->config.order)
@@ -223,6 +226,7 @@ static void flush_state(slu_pipeline *p)
     put_saved(p, "joiner");
     slu_batch_save(p->batch, &p->scratch);
     put_saved(p, "batch");
+    slu_state_put_u64(p->commit, "batch_arrival", (uint64_t)p->batch_arrival_us);
     slu_state_put_u64(p->commit, "policy", p->options->training.label_policy);
     slu_state_put_u64(p->commit, "~version", p->version);
     slu_state_put_u64(p->commit, "~lineage", p->lineage);

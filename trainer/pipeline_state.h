@@ -37,13 +37,15 @@ struct slu_pipeline {
     slu_buf scratch;
     slu_event_counts counts; /* waiting is filled in when read */
     uint64_t lineage, version;
-    int64_t committed_us; /* wall clock of the last commit: with the version it names one state of the model */
+    int64_t
+        committed_us; /* wall clock of the last commit: with the version it names one state of the model */
     uint64_t acked[SLU_CHANNELS];
     bool changed; /* since the last commit */
     uint64_t events_since_commit;
 
     /* Arrival clock (broker time), for freshness. */
     int64_t newest_arrival_us, learned_through_us;
+    int64_t batch_arrival_us; /* newest_arrival_us when the open batch got its first sample */
 
     /* For people. */
     uint64_t samples, batches, commits;

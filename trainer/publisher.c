@@ -82,9 +82,11 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaqu
         return;
     /* librdkafka retries for ever what can be retried. What is left needs a person, and going on would leave
      * a gap in the deltas. The message stays in the outbox. */
-    const char *remedy = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
-                             ? "raise the topic's max.message.bytes or lower publish.chunk"
-                             : "check that the topic exists and may be written, then start again";
+    const char *remedy = "check that the topic exists and may be written, then start again";
+    if (m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
+        remedy = "raise the topic's max.message.bytes or lower publish.chunk";
+    else if (m->err == RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP)
+        remedy = "this machine's clock is far from the broker's: set it, then start again";
     slu_fail(&p->failed, SLU_EKAFKA, "topic %s refused a message of %zu bytes: %s; %s",
              rd_kafka_topic_name(m->rkt), m->len, rd_kafka_err2str(m->err), remedy);
 }

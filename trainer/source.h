@@ -13,16 +13,19 @@
 
 typedef enum slu_record_kind {
     SLU_RECORD_PARTITION, /* a partition that this source will read: it holds the watermark from now on */
-    SLU_RECORD_EVENT, /* one message or line */
+    SLU_RECORD_EVENT,     /* one message or line */
     SLU_RECORD_IDLE,  /* partition has been silent for join.idle_timeout: it no longer holds the watermark */
     SLU_RECORD_FLUSH, /* nothing came for training.max_batch_delay of wall time: learn what is waiting */
+    SLU_RECORD_CLOCK, /* our own clock says arrival_us: nothing that comes has arrived later */
+    SLU_RECORD_END,   /* partition was read to its end at arrival_us: what follows arrived no earlier */
 } slu_record_kind;
 
 typedef struct slu_record {
     slu_record_kind kind;
     uint32_t partition; /* index into the source's partitions, 0.. */
     int64_t offset;     /* position within it; files: line number from 1 */
-    int64_t arrival_us; /* clock of arrival: the broker's timestamp, files: 0 (not checked for the future) */
+    int64_t arrival_us; /* events: the broker's stamp, SLU_NO_STAMP none; files: 0 (not checked). Whether that
+                           can be, trainer/watermark.h decides. Else see the kind */
     /* One of three: */
     const void *bytes; /* (len) an encoded message, to be decoded by the pipeline */
     size_t len;

@@ -9,11 +9,15 @@ typedef struct entry {
     int64_t newest_us;   /* INT64_MIN: nothing yet */
     int64_t next_offset; /* -1: unknown */
     bool idle;
+    int64_t arrival_us; /* of its last message, 0: unknown */
+    int64_t usable_us;  /* of its last usable one */
+    int64_t end_us;     /* our clock when it was last read to its end, 0: never told */
 } entry;
 
 struct slu_watermark {
-    int64_t lateness_us;
-    entry *entries; /* (n) in order of first announcement */
+    int64_t lateness_us, max_behind_us;
+    int64_t clock_us; /* ours, as last told; INT64_MAX: never */
+    entry *entries;   /* (n) in order of first announcement */
     uint32_t n, cap;
     uint32_t *by_index; /* (n_index) source's number -> entry, UINT32_MAX unknown */
     uint32_t n_index;
@@ -21,12 +25,14 @@ struct slu_watermark {
     bool stale; /* a partition holds again since the last look at all of them */
 };
 
-slu_watermark *slu_watermark_new(int64_t allowed_lateness_us)
+slu_watermark *slu_watermark_new(int64_t allowed_lateness_us, int64_t max_behind_us)
 {
     slu_watermark *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
     w->lateness_us = allowed_lateness_us;
+    w->max_behind_us = max_behind_us;
+    w->clock_us = INT64_MAX;
     w->now_us = w->newest_us = INT64_MIN;
     return w;
 }
@@ -60,7 +66,8 @@ static uint32_t find_or_add(slu_watermark *w, const char *topic, size_t len, int
         w->entries = realloc(w->entries, w->cap * sizeof *w->entries);
         assert(w->entries);
     }
-    w->entries[w->n] = (entry){strndup(topic, len), partition, INT64_MIN, -1, false};
+    w->entries[w->n] = (entry){
+        .topic = strndup(topic, len), .partition = partition, .newest_us = INT64_MIN, .next_offset = -1};
     return w->n++;
 }
 
@@ -70,17 +77,52 @@ static entry *of_index(const slu_watermark *w, uint32_t index)
     return &w->entries[w->by_index[index]];
 }
 
+/* Up to where the partition lets event time go; INT64_MIN: nowhere yet. */
+static int64_t hold_of(const slu_watermark *w, const entry *e)
+{
+    if (e->newest_us != INT64_MIN)
+        return e->newest_us + (e->arrival_us > e->usable_us ? e->arrival_us - e->usable_us : 0);
+    /* Nothing usable has come, but what will cannot be older than this, or it would be behind. */
+    return w->max_behind_us && e->arrival_us ? e->arrival_us - w->max_behind_us : INT64_MIN;
+}
+
+static bool is_behind(const slu_watermark *w, const entry *e)
+{
+    return w->max_behind_us && e->usable_us && e->newest_us != INT64_MIN &&
+           e->usable_us - e->newest_us > w->max_behind_us;
+}
+
+/* An active partition that has delivered and whose clock can be believed. */
+static bool any_sound(const slu_watermark *w)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        if (!w->entries[i].idle && w->entries[i].newest_us != INT64_MIN && !is_behind(w, &w->entries[i]))
+            return true;
+    return false;
+}
+
+/* The lowest hold of all that hold; INT64_MAX: none does. */
+static int64_t slowest(const slu_watermark *w)
+{
+    int64_t least = INT64_MAX;
+    bool sound = any_sound(w);
+    for (uint32_t i = 0; i < w->n; i++) {
+        const entry *e = &w->entries[i];
+        int64_t hold = hold_of(w, e);
+        if (!e->idle && !(sound && is_behind(w, e)) && hold < least)
+            least = hold;
+    }
+    return least;
+}
+
 static void recompute(slu_watermark *w)
 {
-    int64_t slowest = INT64_MAX;
+    int64_t least = slowest(w);
     w->stale = false;
-    for (uint32_t i = 0; i < w->n; i++)
-        if (!w->entries[i].idle && w->entries[i].newest_us < slowest)
-            slowest = w->entries[i].newest_us;
-    if (slowest == INT64_MAX || slowest == INT64_MIN) /* all idle, or somebody has yet to deliver */
+    if (least == INT64_MAX || least == INT64_MIN) /* all idle, or somebody has yet to deliver */
         return;
-    if (slowest - w->lateness_us > w->now_us)
-        w->now_us = slowest - w->lateness_us;
+    if (least - w->lateness_us > w->now_us)
+        w->now_us = least - w->lateness_us;
 }
 
 void slu_watermark_partition(slu_watermark *w, uint32_t index, const slu_partition *part)
@@ -99,8 +141,9 @@ void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us)
 {
     entry *e = of_index(w, index);
     bool first = e->newest_us == INT64_MIN;
-    /* Only the slowest partition's progress can move the watermark. */
-    bool held = first || e->newest_us - w->lateness_us <= w->now_us;
+    /* Only the slowest partition's progress can move the watermark, or that one comes to be believed or not.
+     */
+    bool held = first || e->newest_us - w->lateness_us <= w->now_us, was_behind = is_behind(w, e);
     /* One that wakes may be the only one: while all were idle the watermark stood behind it. */
     bool woke = e->idle;
     e->idle = false;
@@ -109,7 +152,48 @@ void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us)
     bool moved = time_us > e->newest_us;
     if (moved)
         e->newest_us = time_us;
-    if (woke || w->stale || (moved && (held || w->now_us == INT64_MIN)))
+    e->usable_us = e->arrival_us;
+    if (woke || w->stale || was_behind != is_behind(w, e) || (moved && (held || w->now_us == INT64_MIN)))
+        recompute(w);
+}
+
+void slu_watermark_clock(slu_watermark *w, int64_t now_us)
+{
+    w->clock_us = now_us;
+}
+
+void slu_watermark_end(slu_watermark *w, uint32_t index, int64_t now_us)
+{
+    of_index(w, index)->end_us = now_us;
+}
+
+int64_t slu_watermark_latest_arrival(const slu_watermark *w)
+{
+    return w->clock_us == INT64_MAX ? INT64_MAX : w->clock_us + SLU_CLOCK_GRAIN_US;
+}
+
+int64_t slu_watermark_arrival(slu_watermark *w, uint32_t index, int64_t stamp_us)
+{
+    entry *e = of_index(w, index);
+    if (stamp_us == 0)
+        return 0;
+    int64_t arrival = stamp_us;
+    if (arrival > slu_watermark_latest_arrival(w))
+        arrival = slu_watermark_latest_arrival(w);
+    if (arrival < e->end_us)
+        arrival = e->end_us;
+    if (arrival == SLU_NO_STAMP) /* and nobody told a clock: an order of before there were any */
+        return 0;
+    e->arrival_us = arrival;
+    return arrival;
+}
+
+void slu_watermark_unusable(slu_watermark *w, uint32_t index)
+{
+    entry *e = of_index(w, index);
+    bool woke = e->idle;
+    e->idle = false;
+    if (woke || e->arrival_us > e->usable_us)
         recompute(w);
 }
 
@@ -168,6 +252,30 @@ int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index)
     return w->entries[w->by_index[index]].next_offset;
 }
 
+static slu_partition_time time_of(const slu_watermark *w, const entry *e)
+{
+    int64_t hold = hold_of(w, e);
+    bool behind = is_behind(w, e);
+    return (slu_partition_time){
+        .newest_us = e->newest_us,
+        .arrival_us = e->arrival_us,
+        .idle = e->idle,
+        .behind = behind,
+        .held = !e->idle && !behind && (hold == INT64_MIN || hold - w->lateness_us <= w->now_us),
+    };
+}
+
+slu_partition_time slu_watermark_time(const slu_watermark *w, uint32_t i)
+{
+    assert(i < w->n);
+    return time_of(w, &w->entries[i]);
+}
+
+slu_partition_time slu_watermark_time_of(const slu_watermark *w, uint32_t index)
+{
+    return time_of(w, of_index(w, index));
+}
+
 /* Offsets are stored by name elsewhere (store/state.h), where tools look for them. */
 void slu_watermark_save(const slu_watermark *w, slu_buf *out)
 {
@@ -181,6 +289,23 @@ void slu_watermark_save(const slu_watermark *w, slu_buf *out)
         slu_put_u64(out, (uint64_t)e->newest_us);
         slu_put_u64(out, (uint64_t)e->next_offset);
         slu_put_u8(out, e->idle);
+    }
+    /* Behind what older versions wrote, which had no arrivals. */
+    slu_put_u64(out, (uint64_t)w->clock_us);
+    for (uint32_t i = 0; i < w->n; i++) {
+        slu_put_u64(out, (uint64_t)w->entries[i].arrival_us);
+        slu_put_u64(out, (uint64_t)w->entries[i].usable_us);
+        slu_put_u64(out, (uint64_t)w->entries[i].end_us);
+    }
+}
+
+static void load_arrivals(slu_watermark *w, slu_reader *r)
+{
+    w->clock_us = (int64_t)slu_get_u64(r);
+    for (uint32_t i = 0; i < w->n && !r->bad; i++) {
+        w->entries[i].arrival_us = (int64_t)slu_get_u64(r);
+        w->entries[i].usable_us = (int64_t)slu_get_u64(r);
+        w->entries[i].end_us = (int64_t)slu_get_u64(r);
     }
 }
 
@@ -206,6 +331,8 @@ int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err
         w->entries[at].next_offset = next;
         w->entries[at].idle = idle;
     }
+    if (!r.bad && slu_reader_left(&r))
+        load_arrivals(w, &r);
     if (r.bad || slu_reader_left(&r))
         return slu_fail(err, SLU_ECORRUPT, "stored watermark is damaged: restore the store from a backup");
     return 0;

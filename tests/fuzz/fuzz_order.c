@@ -15,7 +15,7 @@
 typedef struct record {
     slu_partition part;
     slu_record_kind kind;
-    int64_t offset;
+    int64_t offset, time_us;
 } record;
 
 /* Fills |out| with up to MOST records; false when refused. */
@@ -29,9 +29,11 @@ static bool read_records(slu_order_reader *r, record *out, size_t *n)
         bool events = run.kind == SLU_RECORD_EVENT;
         REQUIRE(events ? run.start >= 0 && run.count <= (uint64_t)INT64_MAX - (uint64_t)run.start
                        : run.start == -1 && run.count == 1);
+        bool timed = run.kind == SLU_RECORD_CLOCK || run.kind == SLU_RECORD_END;
+        REQUIRE(timed ? run.time_us > 0 && run.time_us <= SLU_MAX_TIME_US : run.time_us == 0);
         for (uint64_t k = 0; k < run.count && *n < MOST; k++)
-            out[(*n)++] =
-                (record){slu_order_partition(r, run.place), run.kind, events ? run.start + (int64_t)k : -1};
+            out[(*n)++] = (record){slu_order_partition(r, run.place), run.kind,
+                                   events ? run.start + (int64_t)k : -1, run.time_us};
     }
     REQUIRE(rc == err.code);
     return rc == 0;
@@ -51,7 +53,9 @@ static void record_again(const record *records, size_t n, slu_buf *out)
             k++;
         if (k == n_known)
             known[n_known++] = r->part;
-        slu_order_add(o, &(slu_record){.kind = r->kind, .partition = k, .offset = r->offset}, &r->part);
+        slu_order_add(
+            o, &(slu_record){.kind = r->kind, .partition = k, .offset = r->offset, .arrival_us = r->time_us},
+            &r->part);
     }
     slu_order_save(o, out);
     slu_order_free(o);
@@ -75,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         REQUIRE(read_records(again, twice, &m) && m == n);
         for (size_t i = 0; i < n; i++)
             REQUIRE(once[i].kind == twice[i].kind && once[i].offset == twice[i].offset &&
+                    once[i].time_us == twice[i].time_us &&
                     once[i].part.partition == twice[i].part.partition &&
                     !strcmp(once[i].part.topic, twice[i].part.topic));
         slu_order_close(again);
