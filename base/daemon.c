@@ -31,6 +31,21 @@ void slu_daemon_signals(void)
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
+volatile sig_atomic_t slu_reload_requested;
+
+static void on_reload(int sig)
+{
+    (void)sig;
+    slu_reload_requested = 1;
+}
+
+void slu_daemon_reloads(void)
+{
+    struct sigaction reload = {.sa_handler = on_reload};
+    sigemptyset(&reload.sa_mask);
+    sigaction(SIGHUP, &reload, NULL);
+}
+
 static volatile sig_atomic_t exit_status;
 
 static void on_alarm(int sig)

@@ -11,6 +11,10 @@
  * at once with status 130. */
 extern volatile sig_atomic_t slu_stop_requested;
 void slu_daemon_signals(void);
+/* For programs that can load something again: SIGHUP sets slu_reload_requested (the program clears it) instead
+ * of ending the process. */
+extern volatile sig_atomic_t slu_reload_requested;
+void slu_daemon_reloads(void);
 
 /* Ends the process with |status| in |seconds|, whatever still runs. For the very end of main, when all state
  * is durable: a library that waits for a dead broker must not keep a stopped daemon alive. Says so on stderr

@@ -173,8 +173,11 @@ typedef struct slu_serving_opts {
     uint32_t max_request_bytes;
     uint32_t max_streams; /* concurrent per connection */
     uint32_t max_connections;
-    uint32_t max_queue; /* requests waiting per thread before RESOURCE_EXHAUSTED */
-    int64_t drain_us;   /* longest graceful drain */
+    uint32_t max_queue;              /* requests waiting per thread before RESOURCE_EXHAUSTED */
+    int64_t drain_us;                /* longest graceful drain */
+    char *tls_certificate, *tls_key; /* PEM files; NULL: no TLS */
+    char *tls_client_ca;             /* PEM file of those who may sign clients; NULL: clients need none */
+    int64_t tls_handshake_us;        /* longest handshake */
     slu_unknown_policy unknown_features;
 } slu_serving_opts;
 

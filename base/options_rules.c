@@ -441,6 +441,21 @@ static int check_stores(const rules *r)
     return 0;
 }
 
+static int check_tls(const rules *r)
+{
+    const slu_serving_opts *s = &r->o->serving;
+    const char *const keys[] = {"serving.tls.certificate", "serving.tls.key", "serving.tls.client_ca"};
+    const char *const files[] = {s->tls_certificate, s->tls_key, s->tls_client_ca};
+    for (int i = 0; i < 3; i++)
+        if (files[i] && strstr(files[i], "-----BEGIN")) /* may be the private key, so it is not repeated */
+            return fail(r, keys[i], "is the name of a file, not its contents");
+    if (!s->tls_certificate && (s->tls_key || s->tls_client_ca))
+        return fail(r, keys[0], "is missing; %s has no meaning without it", s->tls_key ? keys[1] : keys[2]);
+    if (s->tls_certificate && !s->tls_key)
+        return fail(r, keys[1], "is missing; a certificate is of no use without its private key");
+    return 0;
+}
+
 /* A name other than localhost may mean any address. */
 static bool is_loopback(const char *listen)
 {
@@ -467,7 +482,7 @@ static int check_admin(const rules *r)
 int slu_options_rules(const slu_tree *t, slu_options *o, slu_error *err)
 {
     static int (*const checks[])(const rules *) = {check_funnel, check_features, check_model, check_kafka,
-                                                   check_files,  check_stores,   check_admin};
+                                                   check_files,  check_stores,   check_admin, check_tls};
     rules r = {.tree = t, .o = o, .err = err};
     int rc = 0;
     for (size_t i = 0; i < sizeof checks / sizeof *checks && !rc; i++)

@@ -387,6 +387,18 @@ static slu_opt table[] = {
     CHOICE("serving.unknown_features", O, serving.unknown_features, unknowns, "reject",
            "Requests with a feature that is not in `features`: `reject` answers INVALID_ARGUMENT, `ignore` "
            "drops it."),
+    SECTION("serving.tls",
+            "Encryption of the gRPC service; without a certificate it speaks plain HTTP/2. Changed "
+            "files are loaded without a restart."),
+    STRING("serving.tls.certificate", OPT_TEXT, O, serving.tls_certificate, NULL,
+           "PEM file: the server's certificate, then the intermediate ones.", .most = 4096),
+    STRING("serving.tls.key", OPT_TEXT, O, serving.tls_key, NULL,
+           "PEM file: the certificate's private key, not encrypted.", .most = 4096),
+    STRING("serving.tls.client_ca", OPT_TEXT, O, serving.tls_client_ca, NULL,
+           "PEM file: the authorities whose clients are let in (mutual TLS).", .most = 4096,
+           .derived = "clients need no certificate"),
+    TIME("serving.tls.handshake", O, serving.tls_handshake_us, "10s", 100 * MS, HOUR,
+         "Longest handshake; then the connection is closed."),
 
     SECTION("admin", "HTTP pages of the daemons: /metrics, /healthz, /readyz and a status page."),
     STRING("admin.trainer", OPT_LISTEN, O, trainer_admin, "127.0.0.1:9464",

@@ -4,10 +4,10 @@
 set -euo pipefail
 
 run=(librdkafka1 librocksdb7.8 libopenblas0-pthread libprotobuf-c1 libnghttp2-14 liburcu8 libcyaml1 libyaml-0-2
-     libmicrohttpd12 libjansson4 zlib1g libxxhash0)
+     libmicrohttpd12 libjansson4 zlib1g libxxhash0 libssl3)
 build=(cmake ninja-build gcc libc6-dev pkg-config librdkafka-dev librocksdb-dev libopenblas-dev libprotobuf-c-dev
        protobuf-c-compiler protobuf-compiler libnghttp2-dev liburcu-dev libcyaml-dev libyaml-dev
-       libmicrohttpd-dev libjansson-dev zlib1g-dev libxxhash-dev
+       libmicrohttpd-dev libjansson-dev zlib1g-dev libxxhash-dev libssl-dev
        check openjdk-17-jre-headless maven python3-venv curl ca-certificates)
 fuzz=(clang llvm)
 format=(clang-format)

@@ -1,5 +1,6 @@
 #include "serving/grpc_loop.h"
 #include "base/log.h"
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -20,6 +21,7 @@
     ((size_t)1 << 20) /* of one connection and round, so that one fast reader starves nobody */
 #define ACCEPT_ROUND    64
 #define SLICE_US        1000
+#define HANDSHAKES_US   2000 /* of one round */
 #define TICK_BUSY_US    (100 * 1000)
 #define TICK_IDLE_US    (10 * SLU_SECOND_US)
 #define LINGER_US       SLU_SECOND_US
@@ -29,10 +31,13 @@
 typedef struct conn {
     struct conn *next, *prev;
     int fd;
-    uint32_t events; /* as registered */
-    slu_grpc_session *session;
-    bool closing;       /* nothing more to say; waits for the peer's end */
-    int64_t closing_us; /* until then */
+    uint32_t events;           /* as registered */
+    slu_tls_conn *tls;         /* NULL: plain text */
+    size_t sealed;             /* plain bytes that are in the TLS output and not yet sent */
+    int64_t handshake_us;      /* until then */
+    slu_grpc_session *session; /* NULL: the handshake is not over */
+    bool closing;              /* nothing more to say; waits for the peer's end */
+    int64_t closing_us;        /* until then */
 } conn;
 
 struct slu_grpc_loop {
@@ -44,6 +49,8 @@ struct slu_grpc_loop {
     pthread_t thread;
     conn *conns;
     uint32_t n_conns;
+    uint32_t handshakes;         /* open ones */
+    int64_t handshakes_until_us; /* in this round */
     conn *dead; /* closed in this round; freed at its end, since events may still point at them */
     int64_t now_us, next_tick_us;
     unsigned changes; /* of health, seen */
@@ -58,6 +65,12 @@ static void conn_close(slu_grpc_loop *l, conn *c)
         return;
     close(c->fd);
     c->fd = -1;
+    if (c->tls && !c->session) {
+        l->handshakes--;
+        slu_metric_add(l->shared->handshakes, -1);
+    }
+    slu_tls_conn_free(c->tls);
+    c->tls = NULL;
     slu_grpc_session_free(c->session);
     c->session = NULL;
     if (c->prev)
@@ -91,14 +104,55 @@ static void watch_events(slu_grpc_loop *l, conn *c, uint32_t events)
         c->events = events;
 }
 
+/* ---- bytes of a connection, through TLS or not ---- */
+
+/* The next bytes for the socket; 0: none. Sealed are only as many as the socket takes next, so that what the
+ * peer does not read stays visible to the session and its limits. */
+static size_t next_output(conn *c, const uint8_t **p)
+{
+    if (!c->tls)
+        return slu_grpc_session_output(c->session, p);
+    size_t n = slu_tls_conn_output(c->tls, p);
+    if (n || !c->session)
+        return n;
+    n = slu_grpc_session_output(c->session, p);
+    if (n > SLU_TLS_PIECE)
+        n = SLU_TLS_PIECE;
+    if (!n || slu_tls_conn_seal(c->tls, *p, n))
+        return 0;
+    c->sealed = n;
+    return slu_tls_conn_output(c->tls, p);
+}
+
+static void output_sent(slu_grpc_loop *l, conn *c, size_t n)
+{
+    if (!c->tls) {
+        slu_grpc_session_sent(c->session, n, l->now_us);
+        return;
+    }
+    const uint8_t *p;
+    slu_tls_conn_sent(c->tls, n);
+    size_t plain = n < c->sealed && slu_tls_conn_output(c->tls, &p) ? n : c->sealed;
+    c->sealed -= plain;
+    if (plain)
+        slu_grpc_session_sent(c->session, plain, l->now_us);
+}
+
 /* Says no more and waits a moment for the peer to hang up: closing with unread bytes would destroy what is
  * still on its way to it. */
 static void conn_finish(slu_grpc_loop *l, conn *c)
 {
+    const uint8_t *p;
+    size_t n;
     if (c->closing)
         return;
     c->closing = true;
     c->closing_us = l->now_us + LINGER_US;
+    if (c->tls) {
+        slu_tls_conn_bye(c->tls);
+        if ((n = slu_tls_conn_output(c->tls, &p)))
+            (void)!send(c->fd, p, n, MSG_NOSIGNAL);
+    }
     shutdown(c->fd, SHUT_WR);
     watch_events(l, c, EPOLLIN);
 }
@@ -110,7 +164,7 @@ static void conn_flush(slu_grpc_loop *l, conn *c)
     const uint8_t *p;
     size_t n, sum = 0;
     bool blocked = false;
-    while (!blocked && sum < FLUSH_BYTES && (n = slu_grpc_session_output(c->session, &p))) {
+    while (!blocked && sum < FLUSH_BYTES && (n = next_output(c, &p))) {
         ssize_t w = send(c->fd, p, n, MSG_NOSIGNAL);
         if (w < 0 && errno == EINTR)
             continue;
@@ -120,18 +174,115 @@ static void conn_flush(slu_grpc_loop *l, conn *c)
             conn_close(l, c);
             return;
         } else {
-            slu_grpc_session_sent(c->session, (size_t)w, l->now_us);
+            output_sent(l, c, (size_t)w);
             slu_metric_add(l->shared->bytes_out, (double)w);
             sum += (size_t)w;
             blocked = (size_t)w < n;
         }
     }
-    if (slu_grpc_session_done(c->session)) {
+    if (c->session && slu_grpc_session_done(c->session)) {
         conn_finish(l, c);
         return;
     }
     uint32_t out = blocked || sum >= FLUSH_BYTES ? EPOLLOUT : 0;
-    watch_events(l, c, out | (slu_grpc_session_choked(c->session) ? 0 : EPOLLIN));
+    bool choked = c->session && slu_grpc_session_choked(c->session);
+    watch_events(l, c, out | (choked ? 0 : EPOLLIN));
+}
+
+/* What there is to say goes out, then the end. */
+static void conn_end(slu_grpc_loop *l, conn *c)
+{
+    conn_flush(l, c);
+    if (c->fd >= 0)
+        conn_finish(l, c);
+}
+
+static void tell_handshake(const conn *c)
+{
+    struct sockaddr_storage at;
+    socklen_t len = sizeof at;
+    char peer[INET6_ADDRSTRLEN] = "?";
+    if (!getpeername(c->fd, (struct sockaddr *)&at, &len))
+        inet_ntop(at.ss_family,
+                  at.ss_family == AF_INET6 ? (void *)&((struct sockaddr_in6 *)&at)->sin6_addr
+                                           : (void *)&((struct sockaddr_in *)&at)->sin_addr,
+                  peer, sizeof peer);
+    SLU_INFO("tls", "handshake failed", SLU_STR("reason", slu_tls_conn_why(c->tls)), SLU_STR("peer", peer));
+}
+
+static void give_up(slu_grpc_loop *l, conn *c, slu_tls_result result)
+{
+    slu_tls_conn_give_up(c->tls, result);
+    tell_handshake(c);
+    conn_close(l, c);
+}
+
+/* The oldest open handshake makes room; false when there is none. Newer connections are in front. */
+static bool oldest_gives_way(slu_grpc_loop *l)
+{
+    conn *oldest = NULL;
+    for (conn *c = l->handshakes ? l->conns : NULL; c; c = c->next)
+        if (c->tls && !c->session)
+            oldest = c;
+    if (oldest && oldest->closing)
+        conn_close(l, oldest);
+    else if (oldest)
+        give_up(l, oldest, SLU_TLS_CROWDED);
+    return oldest != NULL;
+}
+
+static int begin_session(slu_grpc_loop *l, conn *c)
+{
+    c->session = slu_grpc_session_new(l->core, c, l->now_us);
+    if (!c->session)
+        return SLU_ENOMEM;
+    l->handshakes--;
+    slu_metric_add(l->shared->handshakes, -1);
+    return 0;
+}
+
+typedef struct taking {
+    slu_grpc_loop *loop;
+    conn *conn;
+} taking;
+
+static int take_plain(void *ctx, const uint8_t *p, size_t n)
+{
+    taking *t = ctx;
+    int rc = t->conn->session ? 0 : begin_session(t->loop, t->conn);
+    return rc ? rc : slu_grpc_session_feed(t->conn->session, p, n, t->loop->now_us);
+}
+
+static int feed_tls(slu_grpc_loop *l, conn *c, size_t n)
+{
+    taking t = {l, c};
+    bool shaking = !c->session;
+    int rc = slu_tls_conn_feed(c->tls, l->bytes, n, take_plain, &t);
+    if (!shaking) {
+        const uint8_t *p;
+        if (!rc && !c->sealed && slu_tls_conn_output(c->tls, &p)) /* TLS itself has something to say */
+            conn_flush(l, c);
+        return rc;
+    }
+    l->now_us = slu_mono_us(&slu_system_clock);
+    if (slu_tls_conn_ready(c->tls)) {
+        if (!c->session && begin_session(l, c))
+            rc = SLU_ENOMEM;
+    } else if (rc) {
+        tell_handshake(c);
+    }
+    if (!rc)
+        conn_flush(l, c);
+    return rc;
+}
+
+static int feed_plain(slu_grpc_loop *l, conn *c, size_t n)
+{
+    int rc = slu_grpc_session_feed(c->session, l->bytes, n, l->now_us);
+    if (rc == SLU_EFORMAT && n > 1 && l->bytes[0] == 0x16 && l->bytes[1] == 3)
+        SLU_INFO("grpc", "connection closed",
+                 SLU_STR("reason", "the client speaks TLS, but serving.tls.certificate is not set"));
+    return rc;
 }
 
 static void conn_read(slu_grpc_loop *l, conn *c)
@@ -139,6 +290,10 @@ static void conn_read(slu_grpc_loop *l, conn *c)
     ssize_t n = recv(c->fd, l->bytes, READ_BYTES, 0);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
+    if (n <= 0 && c->tls && !c->session && !c->closing) {
+        give_up(l, c, SLU_TLS_HUNG_UP);
+        return;
+    }
     if (n <= 0) {
         conn_close(l, c);
         return;
@@ -146,11 +301,8 @@ static void conn_read(slu_grpc_loop *l, conn *c)
     if (c->closing)
         return;
     slu_metric_add(l->shared->bytes_in, (double)n);
-    if (slu_grpc_session_feed(c->session, l->bytes, (size_t)n, l->now_us)) {
-        conn_flush(l, c);
-        if (c->fd >= 0)
-            conn_finish(l, c);
-    }
+    if (c->tls ? feed_tls(l, c, (size_t)n) : feed_plain(l, c, (size_t)n))
+        conn_end(l, c);
 }
 
 static void socket_options(int fd)
@@ -169,8 +321,12 @@ static void conn_new(slu_grpc_loop *l, int fd)
         goto fail_conn;
     c->fd = fd;
     c->events = EPOLLIN;
-    c->session = slu_grpc_session_new(l->core, c, l->now_us);
-    if (!c->session)
+    if (l->shared->tls)
+        c->tls = slu_tls_conn_new(l->shared->tls);
+    else
+        c->session = slu_grpc_session_new(l->core, c, l->now_us);
+    c->handshake_us = l->now_us + l->shared->handshake_us;
+    if (!c->tls && !c->session)
         goto fail_session;
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
     if (epoll_ctl(l->poll, EPOLL_CTL_ADD, fd, &e))
@@ -181,11 +337,14 @@ static void conn_new(slu_grpc_loop *l, int fd)
         l->conns->prev = c;
     l->conns = c;
     l->n_conns++;
+    l->handshakes += c->tls != NULL;
+    slu_metric_add(l->shared->handshakes, c->tls != NULL);
     atomic_fetch_add(&l->shared->connections, 1);
     slu_metric_add(l->shared->open, 1);
     slu_metric_add(l->shared->accepted, 1);
     return;
 fail_poll:
+    slu_tls_conn_free(c->tls);
     slu_grpc_session_free(c->session);
 fail_session:
     free(c);
@@ -226,7 +385,9 @@ static void accept_some(slu_grpc_loop *l)
             return;
         }
         uint32_t open = atomic_load(&l->shared->connections);
-        if (open >= l->shared->max_connections) {
+        if (l->shared->tls && l->handshakes >= l->shared->max_handshakes)
+            oldest_gives_way(l);
+        if (open >= l->shared->max_connections && !oldest_gives_way(l)) {
             SLU_WARN("grpc", "connection refused, too many are open", SLU_U64("open", open),
                      SLU_STR("limit", "serving.max_connections"));
             slu_metric_add(l->shared->refused, 1);
@@ -247,6 +408,12 @@ static void tick(slu_grpc_loop *l)
             busy = true;
             if (l->now_us >= c->closing_us)
                 conn_close(l, c);
+            continue;
+        }
+        if (!c->session) {
+            busy = true;
+            if (l->now_us >= c->handshake_us)
+                give_up(l, c, SLU_TLS_TIMEOUT);
             continue;
         }
         if (slu_grpc_session_tick(c->session, l->now_us, &why)) {
@@ -297,6 +464,10 @@ static void begin_drain(slu_grpc_loop *l)
         next = c->next;
         if (c->closing)
             continue;
+        if (!c->session) { /* has not asked for anything yet */
+            conn_close(l, c);
+            continue;
+        }
         slu_grpc_session_drain(c->session, l->now_us);
         conn_flush(l, c);
     }
@@ -336,6 +507,9 @@ static void handle_event(slu_grpc_loop *l, const struct epoll_event *e)
         return;
     }
     conn *c = e->data.ptr;
+    /* What is left for the next round is reported again then. */
+    if (c->tls && !c->session && l->now_us >= l->handshakes_until_us)
+        return;
     if (c->fd >= 0 && e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
         conn_read(l, c);
     if (c->fd >= 0 && e->events & EPOLLOUT)
@@ -356,6 +530,7 @@ static void *loop_main(void *arg)
     while (!over(l)) {
         int n = epoll_wait(l->poll, events, EVENTS, wait_ms(l));
         l->now_us = slu_mono_us(&slu_system_clock);
+        l->handshakes_until_us = l->now_us + HANDSHAKES_US;
         for (int i = 0; i < n; i++)
             handle_event(l, &events[i]);
         if (n > 0 && l->next_tick_us > l->now_us + TICK_BUSY_US)
@@ -370,7 +545,7 @@ static void *loop_main(void *arg)
         bury(l);
     }
     while (l->conns) {
-        if (!l->conns->closing)
+        if (l->conns->session && !l->conns->closing)
             l->cut += slu_grpc_session_calls(l->conns->session);
         conn_close(l, l->conns);
     }

@@ -2,9 +2,14 @@
  *
  * A round reads what came, runs handlers (oldest request first, for about a millisecond, then looks at the
  * sockets again so that overload is noticed and refused early), and writes each connection's answers with one
- * send. A loop without connections sleeps without a timer. */
+ * send. A loop without connections sleeps without a timer.
+ *
+ * With TLS a connection has a session only once its handshake is over. Handshakes cost more than requests do,
+ * so a round gives them a bounded share of its time, and of the connections at most half may be in one: the
+ * oldest gives way. */
 #pragma once
 #include "serving/grpc_core.h"
+#include "serving/tls.h"
 #include <stdatomic.h>
 
 /* What the loops of a server share; each field is touched rarely. */
@@ -12,10 +17,13 @@ typedef struct slu_grpc_shared {
     slu_grpc_limits limits;
     uint32_t max_connections;
     slu_grpc_routes *routes;
+    slu_tls *tls;            /* NULL: plain text */
+    int64_t handshake_us;    /* longest */
+    uint32_t max_handshakes; /* open ones, of each loop */
     atomic_uint connections;
     atomic_uint changes;            /* of health; counted up, then the loops are woken */
     _Atomic int64_t drain_until_us; /* monotonic; 0: not draining */
-    slu_metric *open, *accepted, *refused, *bytes_in, *bytes_out;
+    slu_metric *open, *accepted, *refused, *bytes_in, *bytes_out, *handshakes;
 } slu_grpc_shared;
 
 typedef struct slu_grpc_loop slu_grpc_loop;

@@ -122,6 +122,7 @@ static void setup_metrics(slu_grpc_shared *s)
     s->refused = slu_counter("sluice_grpc_refused_total", "reason=\"connections\"",
                              "Calls and connections refused, by reason");
     s->bytes_in = slu_counter("sluice_grpc_received_bytes_total", NULL, "Bytes read from connections");
+    s->handshakes = slu_gauge("sluice_tls_handshakes_open", NULL, "TLS handshakes begun and not over");
     s->bytes_out = slu_counter("sluice_grpc_sent_bytes_total", NULL, "Bytes written to connections");
 }
 
@@ -140,6 +141,22 @@ static int setup_routes(slu_grpc_server *s, const slu_grpc_method *methods, slu_
         rc = slu_proto_index_new(slu_descriptor_set, slu_descriptor_set_size, &s->index, err);
     s->reflection.index = s->index;
     return rc ? rc : slu_grpc_reflection_add(&s->reflection, s->shared.routes, err);
+}
+
+/* Half of the connections, spread over the loops. */
+static uint32_t handshakes_of(const slu_serving_opts *o)
+{
+    uint32_t n = o->max_connections / 2 / o->threads;
+    return n ? n : 1;
+}
+
+static int setup_tls(slu_grpc_shared *s, const slu_serving_opts *o, slu_error *err)
+{
+    if (!o->tls_certificate)
+        return 0;
+    s->handshake_us = o->tls_handshake_us;
+    s->max_handshakes = handshakes_of(o);
+    return slu_tls_open(o, &s->tls, err);
 }
 
 static int check_options(const slu_serving_opts *o, slu_error *err)
@@ -169,6 +186,8 @@ int slu_grpc_server_start(const slu_serving_opts *opts, const slu_grpc_method *m
     setup_metrics(&s->shared);
     rc = setup_routes(s, methods, err);
     if (!rc)
+        rc = setup_tls(&s->shared, opts, err);
+    if (!rc)
         rc = open_listeners(opts->listen, fds, opts->threads, &s->port, err);
     for (uint32_t i = 0; !rc && i < opts->threads; i++) {
         rc = slu_grpc_loop_start(&s->shared, fds[i], i, &s->loops[i], err);
@@ -183,7 +202,7 @@ int slu_grpc_server_start(const slu_serving_opts *opts, const slu_grpc_method *m
         return rc;
     }
     SLU_INFO("grpc", "listening", SLU_STR("listen", opts->listen), SLU_U64("port", s->port),
-             SLU_U64("threads", s->n_loops));
+             SLU_U64("threads", s->n_loops), SLU_BOOL("tls", s->shared.tls != NULL));
     *sp = s;
     return 0;
 }
@@ -205,6 +224,11 @@ void slu_grpc_server_set_serving(slu_grpc_server *s, bool serving)
         return;
     atomic_fetch_add(&s->shared.changes, 1);
     wake_all(s);
+}
+
+bool slu_grpc_server_refresh_tls(slu_grpc_server *s, bool now)
+{
+    return s->shared.tls && slu_tls_refresh(s->shared.tls, now);
 }
 
 uint32_t slu_grpc_server_drain(slu_grpc_server *s, int64_t timeout_us)
@@ -230,5 +254,6 @@ void slu_grpc_server_free(slu_grpc_server *s)
     slu_grpc_server_drain(s, 0);
     slu_grpc_routes_free(s->shared.routes);
     slu_proto_index_free(s->index);
+    slu_tls_free(s->shared.tls);
     free(s);
 }

@@ -5,6 +5,8 @@
  * request and must not block. Limits (message size, streams, connections, header bytes) come from
  * slu_serving_opts; what is over a limit gets a gRPC status and a readable message, never a crash.
  *
+ * With opts->tls_certificate it speaks TLS (serving/tls.h), else plain HTTP/2 with prior knowledge.
+ *
  * Health (grpc.health.v1, Check and Watch) and reflection (grpc.reflection.v1 and v1alpha) are built in. */
 #pragma once
 #include "base/arena.h"
@@ -59,6 +61,10 @@ int slu_grpc_server_start(const slu_serving_opts *opts, const slu_grpc_method *m
 int slu_grpc_server_port(const slu_grpc_server *s);
 /* Health status of "" and of every service: SERVING or NOT_SERVING; watchers are told. @thread any */
 void slu_grpc_server_set_serving(slu_grpc_server *s, bool serving);
+/* Certificates that have changed are loaded for new connections: at once when |now|, else when the files have
+ * stood still since the last call. Call it every few seconds. Returns true when a new one is in use; false
+ * without TLS. @thread one */
+bool slu_grpc_server_refresh_tls(slu_grpc_server *s, bool now);
 /* GOAWAY to all, finish what runs, at most |timeout_us|; then closes. Returns the number of calls cut off. */
 uint32_t slu_grpc_server_drain(slu_grpc_server *s, int64_t timeout_us);
 void slu_grpc_server_free(slu_grpc_server *s);

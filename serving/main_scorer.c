@@ -12,6 +12,7 @@
 #include "serving/scorer_page.h"
 #include "serving/served.h"
 #include "serving/subscriber.h"
+#include "serving/tls.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #define TICK_MS          100
 #define STATUS_US        (5 * SLU_SECOND_US)
+#define REFRESH_US       (5 * SLU_SECOND_US)
 #define CHECK_TIMEOUT_MS 5000
 #define CLOSE_SECONDS    15
 /* Of the machine's memory, at most, for rows and indexes. */
@@ -43,7 +45,7 @@ typedef struct scorer {
     scorer_metrics m;
     bool serving;
     bool ready; /* atomic: what the admin page says */
-    int64_t status_at_us;
+    int64_t status_at_us, refresh_at_us;
 } scorer;
 
 /* ---- metrics and the admin page ---- */
@@ -202,6 +204,20 @@ static void tick(scorer *s)
         tell_systemd(s, &st);
 }
 
+/* Certificates: at once on SIGHUP, else some seconds after their files have changed. */
+static void refresh(scorer *s)
+{
+    int64_t now = slu_mono_us(&slu_system_clock);
+    bool asked = slu_reload_requested;
+    if (!asked && now < s->refresh_at_us)
+        return;
+    slu_reload_requested = 0;
+    s->refresh_at_us = now + REFRESH_US;
+    if (asked && !s->options->serving.tls_certificate)
+        SLU_INFO("scorer", "nothing to load again: serving.tls.certificate is not set");
+    slu_grpc_server_refresh_tls(s->server, asked);
+}
+
 static void run(scorer *s)
 {
     SLU_INFO("scorer", "listening", SLU_STR("model", s->options->name), SLU_STR("version", SLU_VERSION),
@@ -211,6 +227,7 @@ static void run(scorer *s)
     slu_daemon_notify("READY=1");
     while (!slu_stop_requested) {
         tick(s);
+        refresh(s);
         nanosleep(&(struct timespec){.tv_nsec = TICK_MS * 1000000L}, NULL);
     }
 }
@@ -266,10 +283,21 @@ static int dump(scorer *s)
     return 0;
 }
 
+static int check_tls(const slu_serving_opts *o, slu_error *err)
+{
+    slu_tls_facts facts;
+    if (!o->tls_certificate)
+        return 0;
+    int rc = slu_tls_check(o, &facts, err);
+    if (facts.advice[0])
+        fprintf(stderr, "sluice-scorer: warning: %s\n", facts.advice);
+    return rc;
+}
+
 static int check(scorer *s)
 {
     slu_error err = SLU_ERROR_INIT;
-    if (delta_topic_check(s->options, CHECK_TIMEOUT_MS, &err))
+    if (check_tls(&s->options->serving, &err) || delta_topic_check(s->options, CHECK_TIMEOUT_MS, &err))
         return fail(s, &err);
     printf("sluice-scorer: the configuration is fine: %u features, %zu dense parameters, schema %016llx\n",
            s->options->n_features, slu_net_params(s->net),
@@ -305,6 +333,7 @@ int main(int argc, char **argv)
     if (only_check)
         return check(&s);
     slu_daemon_signals();
+    slu_daemon_reloads();
     if (start(&s, &err))
         return fail(&s, &err);
     run(&s);

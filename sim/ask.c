@@ -32,6 +32,7 @@ typedef struct asker {
     const slu_options *options;
     const slu_schema *schema;
     const char *address;
+    slu_client_tls_files tls; /* ca NULL: plain */
     slu_grpc_client *client;
     slu_arena *arena; /* of one question */
     slu_buf request, response;
@@ -204,7 +205,8 @@ static int take_answer(asker *a, double latency_us, bool compare, slu_error *err
 static int call(asker *a, char *message, size_t size)
 {
     slu_error err = SLU_ERROR_INIT;
-    if (!a->client && slu_grpc_client_connect(a->address, DEADLINE_MS * 1000, &a->client, &err)) {
+    const slu_client_tls_files *tls = a->tls.ca ? &a->tls : NULL;
+    if (!a->client && slu_grpc_client_connect_tls(a->address, tls, DEADLINE_MS * 1000, &a->client, &err)) {
         snprintf(message, size, "%s", err.message);
         return -1;
     }
@@ -394,6 +396,7 @@ int slu_sim_ask(int argc, char **argv)
 {
     const char *address = NULL, *candidates = NULL, *requests = NULL, *duration = NULL, *rate = NULL,
                *wait = NULL;
+    const char *tls_ca = NULL, *tls_certificate = NULL, *tls_key = NULL;
     const char *seed = NULL, *time = NULL, *load = NULL, *data = NULL, *values = NULL;
     const slu_cli_option options[] = {
         {"--to", "HOST:PORT", "the scorer (default: serving.listen)", &address},
@@ -406,6 +409,9 @@ int slu_sim_ask(int argc, char **argv)
         {"--world-time", "TIME", "world time of the questions (default now); produce prints it", &time},
         {"--load", NULL, "latency and freshness only: do not compare with the truth", &load},
         {"--data", "DIRECTORY", "ask about recorded impressions instead of simulated ones", &data},
+        {"--tls-ca", "FILE", "speak TLS; the PEM file of who may sign the scorer", &tls_ca},
+        {"--tls-cert", "FILE", "show this certificate (PEM), for serving.tls.client_ca", &tls_certificate},
+        {"--tls-key", "FILE", "its private key (default: in the same file)", &tls_key},
         {"--values", "FILE", "also write the results as lines of key=value", &values},
         {NULL, NULL, NULL, NULL},
     };
@@ -431,6 +437,11 @@ int slu_sim_ask(int argc, char **argv)
         fprintf(stderr, "%s: --world-time takes a time like 2026-01-31T00:00:00Z, not '%s'\n", p, time);
         return 2;
     }
+    if (!tls_ca && (tls_certificate || tls_key)) {
+        fprintf(stderr, "%s: --tls-cert and --tls-key have no meaning without --tls-ca\n", p);
+        return 2;
+    }
+    a.tls = (slu_client_tls_files){tls_ca, tls_certificate, tls_key};
     slu_options *o;
     slu_schema *schema;
     slu_sim_load(&cli, &o, &schema);

@@ -33,6 +33,7 @@ typedef struct slot {
 
 struct slu_grpc_client {
     int fd;
+    slu_client_tls *tls; /* NULL: plain */
     nghttp2_session *h2;
     slu_buf out; /* frames for the socket; out_at of them are sent */
     size_t out_at;
@@ -217,13 +218,15 @@ static void send_some(slu_grpc_client *c)
     if (nghttp2_session_send(c->h2))
         fail(c, "HTTP/2 session failed", "");
     while (!c->broken && c->out_at < c->out.len) {
-        ssize_t n = send(c->fd, c->out.data + c->out_at, c->out.len - c->out_at, MSG_NOSIGNAL);
+        const uint8_t *p = c->out.data + c->out_at;
+        size_t left = c->out.len - c->out_at;
+        ssize_t n = c->tls ? slu_client_tls_send(c->tls, p, left) : send(c->fd, p, left, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (n < 0)
-            fail(c, "the connection broke", strerror(errno));
+            fail(c, "the connection broke", c->tls ? slu_client_tls_why(c->tls) : strerror(errno));
         else
             c->out_at += (size_t)n;
     }
@@ -234,11 +237,15 @@ static void send_some(slu_grpc_client *c)
 static void receive_some(slu_grpc_client *c)
 {
     uint8_t bytes[32 << 10];
-    ssize_t n = recv(c->fd, bytes, sizeof bytes, 0);
+    ssize_t n =
+        c->tls ? slu_client_tls_recv(c->tls, bytes, sizeof bytes) : recv(c->fd, bytes, sizeof bytes, 0);
     if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
         return;
     if (n <= 0) {
-        fail(c, "the server closed the connection", n < 0 ? strerror(errno) : "");
+        fail(c, "the server closed the connection",
+             n == 0   ? ""
+             : c->tls ? slu_client_tls_why(c->tls)
+                      : strerror(errno));
         return;
     }
     ssize_t used = nghttp2_session_mem_recv(c->h2, bytes, (size_t)n);
@@ -293,12 +300,12 @@ fail_connect:
     return -1;
 }
 
-static int connect_any(const char *address, int64_t until_us, slu_error *err)
+/* |host| (size) receives the host of |address|, without brackets. */
+static int connect_any(const char *address, char *host, size_t size, int64_t until_us, slu_error *err)
 {
-    char host[256];
     const char *colon = strrchr(address, ':');
     size_t n = colon ? (size_t)(colon - address) : 0;
-    if (!n || !colon[1] || n >= sizeof host)
+    if (!n || !colon[1] || n >= size)
         return slu_fail(err, SLU_EINVAL, "'%s' is not of the form host:port", address);
     bool bracket = n > 2 && address[0] == '[' && address[n - 1] == ']';
     memcpy(host, address + bracket, n - 2 * bracket);
@@ -317,11 +324,34 @@ static int connect_any(const char *address, int64_t until_us, slu_error *err)
     return fd;
 }
 
+static int shake_hands(slu_grpc_client *c, const slu_client_tls_files *files, const char *host,
+                       int64_t until_us, slu_error *err)
+{
+    int rc = slu_client_tls_new(files, host, c->fd, &c->tls, err);
+    short events = POLLIN;
+    while (!rc && !(rc = slu_client_tls_shake(c->tls, &events, err))) {
+        struct pollfd p = {.fd = c->fd, .events = events};
+        if (poll(&p, 1, ms_until(until_us)) == 0 && now_us() >= until_us)
+            rc =
+                slu_fail(err, SLU_EAGAIN, "no TLS handshake within the time-out; does the server speak TLS?");
+    }
+    if (rc < 0)
+        slu_error_context(err, "%s", c->authority);
+    return rc < 0 ? rc : 0;
+}
+
 int slu_grpc_client_connect(const char *address, int64_t timeout_us, slu_grpc_client **cp, slu_error *err)
 {
+    return slu_grpc_client_connect_tls(address, NULL, timeout_us, cp, err);
+}
+
+int slu_grpc_client_connect_tls(const char *address, const slu_client_tls_files *tls, int64_t timeout_us,
+                                slu_grpc_client **cp, slu_error *err)
+{
     int64_t until = now_us() + timeout_us;
+    char host[256];
     *cp = NULL;
-    int fd = connect_any(address, until, err);
+    int fd = connect_any(address, host, sizeof host, until, err);
     if (fd < 0)
         return fd;
     slu_grpc_client *c = calloc(1, sizeof *c);
@@ -331,8 +361,8 @@ int slu_grpc_client_connect(const char *address, int64_t timeout_us, slu_grpc_cl
     }
     c->fd = fd;
     snprintf(c->authority, sizeof c->authority, "%s", address);
-    int rc = session_new(c);
-    if (rc)
+    int rc = tls ? shake_hands(c, tls, host, until, err) : 0;
+    if (!rc && (rc = session_new(c)))
         slu_fail(err, rc, "out of memory for a gRPC client");
     while (!rc && !c->greeted && !c->broken)
         if (!turn(c, until))
@@ -355,6 +385,7 @@ void slu_grpc_client_free(slu_grpc_client *c)
         send_some(c);
     }
     nghttp2_session_del(c->h2);
+    slu_client_tls_free(c->tls);
     close(c->fd);
     slu_buf_free(&c->out);
     for (int i = 0; i < SLOTS; i++) {
@@ -424,7 +455,7 @@ int slu_grpc_client_start(slu_grpc_client *c, const char *path, const void *requ
     s->until_us = timed ? now_us() + timeout_us : INT64_MAX;
     char timeout[32];
     format_timeout(timeout, sizeof timeout, timed ? timeout_us : 1);
-    nghttp2_nv nv[] = {NV(":method", "POST"),      NV(":scheme", "http"),
+    nghttp2_nv nv[] = {NV(":method", "POST"),      NV(":scheme", c->tls ? "https" : "http"),
                        NV(":path", path),          NV(":authority", c->authority),
                        NV("te", "trailers"),       NV("content-type", "application/grpc"),
                        NV("grpc-timeout", timeout)};

@@ -1,5 +1,5 @@
-/* sim/grpc_client.h - a small blocking gRPC client: unary calls over one HTTP/2 connection (h2c, prior
- * knowledge).
+/* sim/grpc_client.h - a small blocking gRPC client: unary calls over one HTTP/2 connection (with prior
+ * knowledge, or by TLS).
  *
  * For programs that ask a scorer now and then; it is not a channel with balancing and retries. A connection
  * that broke stays broken: free it and connect again. One client, one thread. Buffers are kept between
@@ -7,6 +7,7 @@
 #pragma once
 #include "base/bytes.h"
 #include "base/error.h"
+#include "sim/client_tls.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,9 @@ typedef struct slu_grpc_client slu_grpc_client;
  * HTTP/2 greeting. On success the caller owns *|cp|; on failure it is NULL. Returns 0, SLU_EINVAL (address),
  * SLU_EIO (refused, unknown host, not HTTP/2), SLU_EAGAIN (timeout), SLU_ENOMEM. */
 int slu_grpc_client_connect(const char *address, int64_t timeout_us, slu_grpc_client **cp, slu_error *err);
+/* The same over TLS; |tls| NULL: plain. */
+int slu_grpc_client_connect_tls(const char *address, const slu_client_tls_files *tls, int64_t timeout_us,
+                                slu_grpc_client **cp, slu_error *err);
 void slu_grpc_client_free(slu_grpc_client *c); /* NULL is fine */
 
 /* One unary call, e.g. |path| "/sluice.v1.Scoring/Score". |timeout_us| travels as grpc-timeout and also

@@ -118,6 +118,14 @@ static const bad extras[] = {
      "t.yaml:14: admin.trainer: '127.0.0.1:70000' is not an address; write host:port, e.g. 127.0.0.1:7070, "
      "0.0.0.0:7070 or "
      "[::1]:7070"},
+    {"serving: {tls: {key: /k}}\n",
+     "t.yaml:14: serving.tls.certificate: is missing; serving.tls.key has no meaning without it"},
+    {"serving: {tls: {client_ca: /k}}\n",
+     "t.yaml:14: serving.tls.certificate: is missing; serving.tls.client_ca has no meaning without it"},
+    {"serving: {tls: {certificate: /c}}\n",
+     "t.yaml:14: serving.tls.key: is missing; a certificate is of no use without its private key"},
+    {"serving: {tls: {certificate: /c, key: '-----BEGIN PRIVATE KEY-----c4n4ry'}}\n",
+     "t.yaml:14: serving.tls.key: is the name of a file, not its contents"},
     {"admin:\n  trainer: 0.0.0.0:9464\n", "t.yaml:15: admin.trainer: '0.0.0.0:9464' can be reached from "
                                           "other machines, and the page has no password; "
                                           "use 127.0.0.1, or set admin.allow_remote: true"},
