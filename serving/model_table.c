@@ -8,7 +8,8 @@
 #define LIMIT_CHECK_EVERY 1024u /* changes between exact sums of memory */
 
 /* ThreadSanitizer does not see into liburcu, so it is told what a grace period means: all that readers did
- * inside their read sections happened before it ended. */
+ * inside their read sections happened before it ended. The address that stands for this is one that has no
+ * atomic operations of its own, which would make it forget. */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define TSAN 1
@@ -19,8 +20,8 @@
 #ifdef TSAN
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
-#define READ_ENDS(t)  __tsan_release(t)
-#define GRACE_ENDS(t) __tsan_acquire(t)
+#define READ_ENDS(t)  __tsan_release(&(t)->base)
+#define GRACE_ENDS(t) __tsan_acquire(&(t)->base)
 #else
 #define READ_ENDS(t)  ((void)(t))
 #define GRACE_ENDS(t) ((void)(t))
