@@ -334,6 +334,10 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
         return answer_text(c, MHD_HTTP_OK, "ok\n");
     if (!strcmp(url, "/readyz"))
         return answer_ready(a, c);
+    if (!strcmp(url, "/digest") && a->opts.digest) {
+        a->opts.digest(a->opts.ctx, &body);
+        return answer(c, MHD_HTTP_OK, "text/plain; charset=utf-8", &body);
+    }
     if (strcmp(url, "/"))
         return answer_text(c, MHD_HTTP_NOT_FOUND, "not here; try /, /metrics, /healthz or /readyz\n");
     make_page(a, &body);

@@ -20,6 +20,9 @@ typedef struct slu_admin_opts {
     bool (*ready)(void *ctx, slu_buf *why);
     /* Appends the HTML body of the status page. Called on the HTTP thread. NULL: a table of all metrics. */
     void (*status)(void *ctx, slu_buf *html);
+    /* Appends the line of /digest: what the model adds up to, to be compared with that of another program. Called
+     * on the HTTP thread. NULL: there is no such page. */
+    void (*digest)(void *ctx, slu_buf *text);
     void *ctx;
 } slu_admin_opts;
 

@@ -1,5 +1,6 @@
 #include "serving/delta_applier.h"
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "sluice/v1/delta.pb-c.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -28,6 +29,7 @@ struct slu_delta_applier {
     slu_delta_sink sink;
     slu_delta_position at;
     slu_delta_counts counts;
+    uint64_t verified;
     bool waiting;  /* for a base: the gap was counted */
     bool changing; /* between the sink's begin and its published or abandon */
 
@@ -113,6 +115,11 @@ slu_delta_position slu_delta_applier_position(const slu_delta_applier *a)
     return a->at;
 }
 
+uint64_t slu_delta_applier_verified(const slu_delta_applier *a)
+{
+    return a->verified;
+}
+
 slu_delta_counts slu_delta_applier_counts(const slu_delta_applier *a)
 {
     return a->counts;
@@ -181,6 +188,10 @@ static int check_head(const model_delta *m, slu_error *err)
         return slu_fail(err, SLU_EFORMAT, "version 0");
     if (m->chunks == 0 || m->chunk >= m->chunks)
         return slu_fail(err, SLU_EFORMAT, "chunk %u of %u", m->chunk, m->chunks);
+    if ((m->row_sum.len && m->row_sum.len != SLU_SUM_BYTES) ||
+        (m->dense_digest.len && m->dense_digest.len != SLU_SUM_BYTES))
+        return slu_fail(err, SLU_EFORMAT, "sums of %zu and %zu bytes instead of %d", m->row_sum.len,
+                        m->dense_digest.len, SLU_SUM_BYTES);
     return 0;
 }
 
@@ -334,15 +345,56 @@ static int begin(slu_delta_applier *a, const model_delta *m, slu_error *err)
     return 0;
 }
 
+static bool same(slu_hash128 a, slu_hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
+static int differs(slu_delta_applier *a, const char *what, slu_hash128 theirs, slu_hash128 ours,
+                   slu_error *err)
+{
+    a->counts.mismatches++;
+    if (!a->waiting)
+        a->counts.gaps++;
+    a->waiting = true;
+    return slu_fail(err, SLU_ECORRUPT,
+                    "%s of version %" PRIu64 " %s to %016" PRIx64 "%016" PRIx64
+                    " at the trainer and to %016" PRIx64 "%016" PRIx64 " here; version %" PRIu64
+                    " stays, waiting for the trainer's next base",
+                    a->doing == BASE ? "the base" : "the delta", a->version, what, theirs.hi, theirs.lo,
+                    ours.hi, ours.lo, a->at.version);
+}
+
+/* Is what has been put together what the trainer has? */
+static int verify(slu_delta_applier *a, const model_delta *last, slu_error *err)
+{
+    slu_model_sums ours = slu_model_next_sums(a->table, a->dense_has ? a->dense : NULL);
+    if (last->row_sum.len) {
+        slu_hash128 theirs = slu_sum_read(last->row_sum.data);
+        if (!same(theirs, ours.rows))
+            return differs(a, "adds up its rows", theirs, ours.rows, err);
+    }
+    if (last->dense_digest.len) {
+        slu_hash128 theirs = slu_sum_read(last->dense_digest.data);
+        if (!same(theirs, ours.dense))
+            return differs(a, "digests its dense parameters", theirs, ours.dense, err);
+    }
+    return 0;
+}
+
 /* Makes the version the one that serves. */
 static int publish(slu_delta_applier *a, const model_delta *last, slu_error *err)
 {
     const float *dense = a->dense_has ? a->dense : NULL;
-    int rc = slu_model_publish(a->table, dense, a->version, last->learned_through_us, err);
+    int rc = verify(a, last, err);
+    if (!rc)
+        rc = slu_model_publish(a->table, dense, a->version, last->learned_through_us, err);
     if (rc)
         return rc;
     a->at = (slu_delta_position){a->lineage, a->version, last->learned_through_us, last->committed_us};
     a->counts.applied++;
+    if (last->row_sum.len && last->dense_digest.len)
+        a->verified = a->version;
     a->waiting = false;
     a->changing = false;
     if (a->sink.published)
@@ -449,8 +501,8 @@ int slu_delta_apply(slu_delta_applier *a, const void *message, size_t len, slu_e
     rc = take(a, m, message, len, &own);
     if (rc < 0) {
         drop(a);
-        a->counts.refused += rc != SLU_EAGAIN;
-        if (rc != SLU_EAGAIN && rc != SLU_ESCHEMA)
+        a->counts.refused += rc != SLU_EAGAIN && rc != SLU_ECORRUPT;
+        if (rc != SLU_EAGAIN && rc != SLU_ESCHEMA && rc != SLU_ECORRUPT)
             slu_error_context(&own, "delta version %" PRIu64 " chunk %u", m->version, m->chunk);
         slu_fail(err, rc, "%s", own.message);
     }

@@ -12,6 +12,11 @@
  * A trainer that was restored from a backup repeats version numbers of its lineage: a BASE that was committed
  * after what serves is taken though its number is not higher.
  *
+ * A version says what the model adds up to after it (row sum and digest of the dense vector, base/digest.h).
+ * It is compared before anybody sees the version: one that does not come out is taken back whole, a base as
+ * well as a delta, and the model that serves stays until a base comes out. So what serves is what the trainer
+ * had at that version, to the bit, or it is older.
+ *
  * What changes is also told to a sink, so that a subscriber can write it into its store. @thread one, the
  * writer of the table */
 #pragma once
@@ -39,10 +44,11 @@ typedef struct slu_delta_sink {
 
 /* Messages that were passed over because they bring nothing new, and so on. */
 typedef struct slu_delta_counts {
-    uint64_t applied; /* versions */
-    uint64_t skipped; /* chunks of versions that are known already */
-    uint64_t gaps;    /* times that a base had to be waited for */
-    uint64_t refused; /* messages of another schema, malformed, or over a limit */
+    uint64_t applied;    /* versions */
+    uint64_t skipped;    /* chunks of versions that are known already */
+    uint64_t gaps;       /* times that a base had to be waited for */
+    uint64_t mismatches; /* versions that did not add up to what the trainer says */
+    uint64_t refused;    /* messages of another schema, malformed, or over a limit */
 } slu_delta_counts;
 
 /* Both must outlive it. NULL: out of memory. */
@@ -54,11 +60,14 @@ void slu_delta_applier_resume(slu_delta_applier *a, const slu_delta_position *at
 
 /* Takes one message. Returns 1 when a version became current, 0 when more chunks are due or the message
  * brought nothing new, or: SLU_EFORMAT (not a usable message), SLU_ESCHEMA (the message names the first
- * difference), SLU_EAGAIN (gap: waiting for a base), SLU_ELIMIT, SLU_ENOMEM. After an error the model that
- * serves is a whole version still, and the next base heals everything. */
+ * difference), SLU_EAGAIN (gap: waiting for a base), SLU_ECORRUPT (sums differ: the message has both; waiting
+ * for a base), SLU_ELIMIT, SLU_ENOMEM. After an error the model that serves is a whole version still, and the
+ * next base heals everything. */
 int slu_delta_apply(slu_delta_applier *a, const void *message, size_t len, slu_error *err);
 
 slu_delta_position slu_delta_applier_position(const slu_delta_applier *a);
+/* The newest version whose sums were compared and are equal; 0: none yet. */
+uint64_t slu_delta_applier_verified(const slu_delta_applier *a);
 slu_delta_counts slu_delta_applier_counts(const slu_delta_applier *a);
 /* True between the chunks of a version. */
 bool slu_delta_applier_midway(const slu_delta_applier *a);

@@ -4,6 +4,7 @@
 #include "base/daemon.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/page.h"
 #include "model/gemm.h"
 #include "model/spec.h"
 #include "serving/delta_topic.h"
@@ -29,7 +30,7 @@
 
 typedef struct scorer_metrics {
     slu_metric *version, *freshness, *rows, *bytes, *disk, *current;
-    slu_metric *applied, *skipped, *gaps, *refused, *commits;
+    slu_metric *applied, *skipped, *gaps, *refused, *mismatches, *verified, *commits;
 } scorer_metrics;
 
 typedef struct scorer {
@@ -67,6 +68,10 @@ static void make_metrics(scorer_metrics *m)
     m->gaps = slu_counter("sluice_scorer_gaps_total", NULL, "Times that a base had to be waited for.");
     m->refused = slu_counter("sluice_scorer_refused_total", NULL,
                              "Delta messages of another schema, malformed, or over a limit.");
+    m->mismatches = slu_counter("sluice_scorer_mismatches_total", NULL,
+                                "Model versions that did not add up to what the trainer says; not applied.");
+    m->verified = slu_gauge("sluice_scorer_verified_version", NULL,
+                            "Newest version that adds up to what the trainer says; 0: none since the start.");
     m->commits = slu_counter("sluice_scorer_commits_total", NULL, "Commits of the scorer's store.");
 }
 
@@ -88,6 +93,8 @@ static void set_metrics(const scorer_metrics *m, const slu_subscriber_stats *s)
     slu_metric_set(m->skipped, (double)s->skipped);
     slu_metric_set(m->gaps, (double)s->gaps);
     slu_metric_set(m->refused, (double)s->refused);
+    slu_metric_set(m->mismatches, (double)s->mismatches);
+    slu_metric_set(m->verified, (double)s->verified);
     slu_metric_set(m->commits, (double)s->commits);
 }
 
@@ -99,6 +106,19 @@ static bool is_ready(void *ctx, slu_buf *why)
     const char *text = "no model yet, or stopping";
     slu_put_bytes(why, text, strlen(text));
     return false;
+}
+
+static void digest(void *ctx, slu_buf *text)
+{
+    slu_subscriber_stats s;
+    slu_subscriber_get_stats(((scorer *)ctx)->subscriber, &s);
+    slu_page_put(text,
+                 "version=%llu rows=%llu row_sum=%016llx%016llx dense_digest=%016llx%016llx lineage=%016llx "
+                 "verified=%llu\n",
+                 (unsigned long long)s.version, (unsigned long long)s.rows,
+                 (unsigned long long)s.sums.rows.hi, (unsigned long long)s.sums.rows.lo,
+                 (unsigned long long)s.sums.dense.hi, (unsigned long long)s.sums.dense.lo,
+                 (unsigned long long)s.lineage, (unsigned long long)s.verified);
 }
 
 static void status(void *ctx, slu_buf *html)
@@ -153,6 +173,7 @@ static int start(scorer *s, slu_error *err)
                             .program = "sluice-scorer",
                             .ready = is_ready,
                             .status = status,
+                            .digest = digest,
                             .ctx = s};
     make_metrics(&s->m);
     s->page = scorer_page_new(s->options, slu_schema_fingerprint(s->schema));

@@ -10,6 +10,7 @@
 #define PIECE_BYTES (4u << 20) /* of a base or of a deletion, in one commit */
 #define KEY_BYTES   12u
 #define GENERATION  (1u << 31)
+#define SUMS        "scorer.sums" /* META: version u64, row sum, dense digest; little-endian */
 
 struct model_store {
     slu_store *store;
@@ -170,36 +171,86 @@ static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
     return rc;
 }
 
-int model_store_load(model_store *s, slu_model_table *table, slu_delta_position *at, int64_t *offset,
-                     slu_error *err)
+static void put_sums(slu_commit *c, uint64_t version, slu_model_sums sums)
+{
+    uint8_t bytes[8 + 2 * SLU_SUM_BYTES];
+    memcpy(bytes, &version, 8); /* little-endian, as model deltas are */
+    slu_sum_write(bytes + 8, sums.rows);
+    slu_sum_write(bytes + 8 + SLU_SUM_BYTES, sums.dense);
+    slu_state_put_bytes(c, SUMS, bytes, sizeof bytes);
+}
+
+static bool same(slu_hash128 a, slu_hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
+/* Does what was loaded add up to what was written? A store of before sums were kept says nothing. */
+static int check_sums(model_store *s, uint64_t version, slu_model_sums found, slu_error *err)
+{
+    slu_buf b = SLU_BUF_INIT;
+    uint64_t of = 0;
+    int rc = slu_state_get_bytes(s->store, SUMS, &b, err);
+    if (rc == SLU_ENOTFOUND) {
+        slu_buf_free(&b);
+        return 0;
+    }
+    if (!rc && b.len != 8 + 2 * SLU_SUM_BYTES)
+        rc = slu_fail(err, SLU_ECORRUPT, "value '" SUMS "' has %zu bytes", b.len);
+    if (!rc) {
+        memcpy(&of, b.data, 8);
+        slu_hash128 rows = slu_sum_read(b.data + 8), dense = slu_sum_read(b.data + 8 + SLU_SUM_BYTES);
+        if (of != version || !same(rows, found.rows) || !same(dense, found.dense))
+            rc = slu_fail(err, SLU_ECORRUPT,
+                          "version %llu was written with rows that add up to %016llx%016llx, but those found "
+                          "add up to %016llx%016llx%s: the disk or the memory has changed a value",
+                          (unsigned long long)version, (unsigned long long)rows.hi,
+                          (unsigned long long)rows.lo, (unsigned long long)found.rows.hi,
+                          (unsigned long long)found.rows.lo,
+                          of != version              ? " (and the sums are of another version)"
+                          : same(dense, found.dense) ? ""
+                                                     : " (and other dense parameters)");
+    }
+    slu_buf_free(&b);
+    return rc;
+}
+
+static int load_model(model_store *s, slu_model_table *table, const slu_delta_position *at, slu_error *err)
 {
     size_t P = slu_model_dense(table);
-    *offset = -1;
-    int rc = load_position(s, at, err);
-    if (rc)
-        goto done;
-    rc = slu_model_begin_base(table, err);
-    if (!rc)
-        rc = load_rows(s, table, err);
-    if (rc || at->version == 0)
-        goto done;
     float *dense = malloc((P + 1) * sizeof *dense);
-    if (!dense) {
-        rc = slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters", P);
-        goto done;
-    }
-    rc = slu_state_get_floats(s->store, "params", dense, P, err);
+    if (!dense)
+        return slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters", P);
+    int rc = slu_state_get_floats(s->store, "params", dense, P, err);
     if (!rc)
-        rc = slu_state_get_offset(s->store, s->topic, 0, offset, err);
+        rc = check_sums(s, at->version, slu_model_next_sums(table, dense), err);
     if (!rc)
         rc = slu_model_publish(table, dense, at->version, at->learned_through_us, err);
     free(dense);
-    s->offset = *offset;
-done:
+    return rc;
+}
+
+int model_store_load(model_store *s, slu_model_table *table, slu_delta_position *at, int64_t *offset,
+                     slu_error *err)
+{
+    *offset = -1;
+    int rc = load_position(s, at, err);
+    if (!rc)
+        rc = slu_model_begin_base(table, err);
+    if (!rc)
+        rc = load_rows(s, table, err);
+    if (!rc && at->version)
+        rc = slu_state_get_offset(s->store, s->topic, 0, offset, err);
+    if (!rc && at->version)
+        rc = load_model(s, table, at, err);
     if (rc || at->version == 0)
         slu_model_undo(table);
+    s->offset = *offset;
+    if (rc == SLU_ENOTFOUND)
+        rc = slu_fail(err, SLU_ECORRUPT, "version %llu is there without its dense parameters",
+                      (unsigned long long)at->version);
     if (rc)
-        slu_error_context(err, "store %s, a copy that may be deleted and is then read again",
+        slu_error_context(err, "store %s, a copy: delete it and it comes back with the trainer's next base",
                           slu_store_path(s->store));
     return rc;
 }
@@ -304,6 +355,7 @@ static void on_published(void *ctx, const slu_delta_position *now, const float *
     slu_state_put_u64(s->commit, "scorer.learned_through_us", (uint64_t)now->learned_through_us);
     slu_state_put_u64(s->commit, "scorer.committed_us", (uint64_t)now->committed_us);
     slu_state_put_u64(s->commit, "scorer.generation", s->generation != 0);
+    put_sums(s->commit, now->version, slu_model_current_sums(s->table));
     s->dirty = true;
 }
 

@@ -6,6 +6,9 @@
  * one; the old generation is deleted afterwards. Whatever instant the process dies at, what is loaded again
  * is one whole version with its own offset.
  *
+ * With each version goes what the model adds up to (slu_model_sums). Loading is a walk over all rows anyway,
+ * so it adds them up anew: a bit that changed on its way to the disk or on it is found at the start.
+ *
  * Keys: ROWS (generation << 31 | table, u32 be) (id, u64 be) -> served floats; DENSE "params"; META
  * "scorer.*". @thread one, the subscriber */
 #pragma once
@@ -22,7 +25,8 @@ int model_store_open(const slu_options *options, const slu_schema *schema, const
                      model_store **sp, slu_error *err);
 void model_store_close(model_store *s); /* drops what is not committed; NULL is fine */
 /* Puts what is stored into |table| and publishes it. |offset|: where to go on in the delta topic, -1 from the
- * beginning. at->version 0: there was nothing. */
+ * beginning. at->version 0: there was nothing. SLU_ECORRUPT: a value is damaged, or the model does not add up
+ * to what was written with it; |table| is empty then, and deleting the store is the remedy. */
 int model_store_load(model_store *s, slu_model_table *table, slu_delta_position *at, int64_t *offset,
                      slu_error *err);
 /* Takes what an applier changes. */

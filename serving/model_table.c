@@ -29,7 +29,8 @@ void __tsan_release(void *address);
 
 /* All rows of a model; a BASE brings a new one. */
 typedef struct generation {
-    row_set **sets; /* (n_tables) */
+    row_set **sets;  /* (n_tables) */
+    slu_row_sum sum; /* of the rows as the writer has them */
 } generation;
 
 /* What one pointer swap changes. */
@@ -39,6 +40,7 @@ typedef struct model_state {
     float *dense;  /* (P) */
     uint64_t version;
     int64_t learned_through_us;
+    slu_model_sums sums;
 } model_state;
 
 struct slu_model_table {
@@ -268,19 +270,41 @@ static int check_limit(slu_model_table *t, const row_set *s, slu_error *err)
     return next && t->max_bytes && t->bytes + next > t->max_bytes ? over_limit(t, err) : 0;
 }
 
+/* The sum of |g| without the row that |id| has now. */
+static slu_row_sum without(const slu_model_table *t, const generation *g, uint32_t table, uint64_t id)
+{
+    slu_row_sum sum = g->sum;
+    const float *old = row_set_newest(g->sets[table], id);
+    if (old)
+        slu_row_sum_remove(&sum, table, id, old, t->served[table]);
+    return sum;
+}
+
 int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err)
 {
     assert(table < t->n_tables);
-    row_set *s = writable(t)->sets[table];
-    int rc = check_limit(t, s, err);
-    return rc ? rc : row_set_put(s, next_mark(t), id, v, err);
+    generation *g = writable(t);
+    int rc = check_limit(t, g->sets[table], err);
+    if (rc)
+        return rc;
+    slu_row_sum sum = without(t, g, table, id);
+    slu_row_sum_add(&sum, table, id, v, t->served[table]);
+    rc = row_set_put(g->sets[table], next_mark(t), id, v, err);
+    if (!rc)
+        g->sum = sum;
+    return rc;
 }
 
 int slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id, slu_error *err)
 {
     assert(table < t->n_tables);
-    int rc = row_set_delete(writable(t)->sets[table], next_mark(t), id, err);
-    return rc < 0 ? rc : 0;
+    generation *g = writable(t);
+    slu_row_sum sum = without(t, g, table, id);
+    int rc = row_set_delete(g->sets[table], next_mark(t), id, err);
+    if (rc < 0)
+        return rc;
+    g->sum = sum;
+    return 0;
 }
 
 void slu_model_undo(slu_model_table *t)
@@ -289,6 +313,7 @@ void slu_model_undo(slu_model_table *t)
     t->base = NULL;
     for (uint32_t i = 0; i < t->n_tables; i++)
         row_set_undo(t->current->rows->sets[i]);
+    t->current->rows->sum = t->current->sums.rows;
     grace(t);
     for (uint32_t i = 0; i < t->n_tables; i++)
         row_set_reclaim(t->current->rows->sets[i]);
@@ -337,6 +362,7 @@ int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, 
                         (unsigned long long)version);
     next->version = version;
     next->learned_through_us = learned_through_us;
+    next->sums = slu_model_next_sums(t, dense);
     __atomic_store_n(&t->current, next, __ATOMIC_RELEASE);
     t->base = NULL;
     grace(t);
@@ -356,6 +382,17 @@ slu_model_view slu_model_current(const slu_model_table *t)
 {
     const model_state *s = t->current;
     return (slu_model_view){s->dense, s->version, s->learned_through_us};
+}
+
+slu_model_sums slu_model_current_sums(const slu_model_table *t)
+{
+    return t->current->sums;
+}
+
+slu_model_sums slu_model_next_sums(const slu_model_table *t, const float *dense)
+{
+    return (slu_model_sums){writable(t)->sum, dense ? slu_hash_128(dense, t->dense * sizeof(float), 0)
+                                                    : t->current->sums.dense};
 }
 
 uint64_t slu_model_rows(const slu_model_table *t)

@@ -11,6 +11,7 @@
  * when it ends). Replaced rows and vectors are used again after a grace period, which the writer takes when
  * it publishes or undoes. The writer must not be inside a read section itself. */
 #pragma once
+#include "base/digest.h"
 #include "base/error.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,12 @@ typedef struct slu_model_view {
     uint64_t version;           /* 0: no model yet */
     int64_t learned_through_us; /* broker time of the newest event learned, epoch us; 0 unknown */
 } slu_model_view;
+
+/* What a model adds up to (base/digest.h): equal in a trainer and all its scorers at the same version. */
+typedef struct slu_model_sums {
+    slu_row_sum rows;
+    slu_hash128 dense;
+} slu_model_sums;
 
 /* |served| (n_tables): floats per row. |dense| floats in the dense vector. |max_bytes| bounds the memory of
  * rows and indexes (0: no bound): more are refused (SLU_ELIMIT). */
@@ -62,6 +69,10 @@ int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, 
 int slu_model_begin_base(slu_model_table *t, slu_error *err);
 /* The current dense vector and version, for the writer itself. */
 slu_model_view slu_model_current(const slu_model_table *t);
+/* Of the current version, and of what slu_model_publish would make with |dense| (NULL: unchanged). The sum of
+ * the rows is kept while they change: what was taken out is what was found there. @thread writer */
+slu_model_sums slu_model_current_sums(const slu_model_table *t);
+slu_model_sums slu_model_next_sums(const slu_model_table *t, const float *dense);
 /* Of the current generation, and of all. @thread any */
 uint64_t slu_model_rows(const slu_model_table *t);
 uint64_t slu_model_bytes(const slu_model_table *t);

@@ -184,6 +184,8 @@ static void put_details(const scorer_page *p, slu_buf *out)
         {"delta messages already known and skipped", (double)p->stats.skipped},
         {"delta messages refused", (double)p->stats.refused},
         {"waits for a base", (double)p->stats.gaps},
+        {"versions that did not add up to what the trainer says", (double)p->stats.mismatches},
+        {"newest version that did", (double)p->stats.verified},
         {"commits of the scorer's store", (double)p->stats.commits},
         {"connections open", p->calls.connections},
         {"calls in flight", p->calls.in_flight},
@@ -194,6 +196,10 @@ static void put_details(const scorer_page *p, slu_buf *out)
     put_row(out, "model", p->options->name);
     snprintf(text, sizeof text, "%016" PRIx64, p->schema_fingerprint);
     put_row(out, "schema", text);
+    snprintf(text, sizeof text, "%016" PRIx64 "%016" PRIx64, p->stats.sums.rows.hi, p->stats.sums.rows.lo);
+    put_row(out, "rows add up to", text);
+    snprintf(text, sizeof text, "%016" PRIx64 "%016" PRIx64, p->stats.sums.dense.hi, p->stats.sums.dense.lo);
+    put_row(out, "digest of the dense parameters", text);
     put_row(out, "delta topic", p->options->kafka.delta_topic);
     put_row(out, "gRPC", p->options->serving.listen);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -68,6 +68,10 @@ static void update_stats(slu_subscriber *s, bool committed)
     o->skipped = n.skipped;
     o->gaps = n.gaps;
     o->refused = n.refused;
+    o->mismatches = n.mismatches;
+    o->verified = slu_delta_applier_verified(s->applier);
+    o->lineage = at.lineage;
+    o->sums = slu_model_current_sums(s->table);
     o->commits += committed;
     if (measure)
         o->disk_bytes = disk;

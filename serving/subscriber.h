@@ -17,7 +17,11 @@ typedef struct slu_subscriber_stats {
     uint64_t version; /* applied */
     int64_t learned_through_us;
     uint64_t applied, skipped, gaps,
-        refused; /* versions applied; old chunks; waits for a base; schema or format refusals */
+        refused;         /* versions applied; old chunks; waits for a base; schema or format refusals */
+    uint64_t mismatches; /* versions that did not add up to what the trainer says */
+    uint64_t verified;   /* newest version that did */
+    uint64_t lineage;
+    slu_model_sums sums; /* of |version| */
     uint64_t commits, disk_bytes;
     uint64_t rows, bytes;
     bool current;      /* has a model and has seen the end of the topic */

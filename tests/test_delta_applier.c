@@ -360,6 +360,124 @@ START_TEST(test_undone)
 }
 END_TEST
 
+/* ---- sums ---- */
+
+/* What the model of test_sums adds up to, made from its definition. */
+static slu_model_sums sums_of(const fixture *f, uint64_t version)
+{
+    slu_model_sums s = {.dense = delta_dense_digest(1)};
+    delta_sum_rows(&s.rows, f->served[0], 1, 200, 1, false);
+    if (version >= 11) {
+        delta_sum_rows(&s.rows, f->served[0], 1, 3, 1, true);
+        delta_sum_rows(&s.rows, f->served[0], 150, 200, 1, true);
+        delta_sum_rows(&s.rows, f->served[0], 150, 300, 2, false);
+    }
+    return s;
+}
+
+static const delta_version sums_base = {.base = true, .version = 10, .first = 1, .last = 200, .value = 1};
+static const delta_version sums_delta = {
+    .version = 11, .previous = 10, .first = 150, .last = 300, .from = 1, .to = 3, .value = 2};
+
+static void build_with(fixture *f, delta_version v, slu_model_sums sums)
+{
+    v.sums = &sums;
+    build(f, v);
+}
+
+/* Deltas and bases that add up are taken; replaced, deleted and new rows are counted once. */
+START_TEST(test_sums)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build_with(&f, sums_base, sums_of(&f, 10));
+    ck_assert_msg(give_all(&f, &err) == 1, "%s", err.message);
+    build_with(&f, sums_delta, sums_of(&f, 11));
+    ck_assert_msg(give_all(&f, &err) == 1, "%s", err.message);
+    ck_assert_uint_eq(slu_delta_applier_verified(f.applier), 11);
+    build(&f, (delta_version){.version = 12, .previous = 11, .first = 5, .last = 6, .value = 2});
+    ck_assert_int_eq(give_all(&f, &err), 1); /* says nothing: is taken, but proves nothing */
+    ck_assert_uint_eq(slu_delta_applier_verified(f.applier), 11);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).mismatches, 0);
+    end(&f);
+}
+END_TEST
+
+/* A delta that does not come out is taken back whole; the next base heals, and so does the delta itself when
+ * it comes again as it should be. */
+START_TEST(test_delta_that_does_not_add_up)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    for (int what = 0; what < 3; what++) {
+        begin(&f);
+        build_with(&f, sums_base, sums_of(&f, 10));
+        ck_assert_int_eq(give_all(&f, &err), 1);
+        slu_model_sums wrong = sums_of(&f, 11);
+        delta_version v = sums_delta;
+        if (what == 0)
+            wrong.rows.hi ^= 1; /* a row was lost or damaged on the way */
+        else if (what == 1)
+            wrong.dense.lo ^= 1ull << 63;
+        else
+            v.to = 4; /* one deletion too many */
+        build_with(&f, v, wrong);
+        ck_assert_int_eq(give_all(&f, &err), SLU_ECORRUPT);
+        char both[40];
+        slu_hash128 theirs = what == 1 ? wrong.dense : wrong.rows;
+        snprintf(both, sizeof both, "%016llx%016llx", (unsigned long long)theirs.hi,
+                 (unsigned long long)theirs.lo);
+        ck_assert_msg(strstr(err.message, "version 11") && strstr(err.message, both) &&
+                          strstr(err.message, "version 10 stays"),
+                      "%s", err.message);
+        expect_version(&f, 10, 1);
+        expect(&f, 1, 1);
+        expect(&f, 150, 1);
+        expect(&f, 299, -1);
+        ck_assert_uint_eq(slu_delta_applier_counts(f.applier).mismatches, 1);
+        ck_assert_uint_eq(slu_delta_applier_counts(f.applier).gaps, 1);
+        ck_assert_uint_eq(slu_delta_applier_verified(f.applier), 10);
+        build(&f, (delta_version){.version = 12, .previous = 11, .first = 1, .last = 3, .value = 9});
+        ck_assert_int_eq(give(&f, 0, &err), SLU_EAGAIN);
+        build_with(&f, sums_delta, sums_of(&f, 11));
+        ck_assert_int_eq(give_all(&f, &err), 1);
+        expect_version(&f, 11, 1);
+        expect(&f, 1, -1);
+        end(&f);
+    }
+}
+END_TEST
+
+/* A base that does not come out is no better: the old model stays, also when that is none at all. */
+START_TEST(test_base_that_does_not_add_up)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    slu_model_sums wrong = sums_of(&f, 10);
+    wrong.rows.lo++;
+    build_with(&f, sums_base, wrong);
+    ck_assert_int_eq(give_all(&f, &err), SLU_ECORRUPT);
+    expect_version(&f, 0, 0);
+    expect(&f, 1, -1);
+    build_with(&f, sums_base, sums_of(&f, 10));
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    delta_version next = sums_base;
+    next.version = 20;
+    next.value = 3;
+    build_with(&f, next, sums_of(&f, 10));
+    ck_assert_int_eq(give_all(&f, &err), SLU_ECORRUPT);
+    ck_assert_ptr_nonnull(strstr(err.message, "the base of version 20"));
+    expect_version(&f, 10, 1);
+    expect(&f, 199, 1);
+    build_with(&f, sums_delta, sums_of(&f, 11)); /* the deltas still lead on */
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    ck_assert_uint_eq(slu_delta_applier_counts(f.applier).mismatches, 2);
+    end(&f);
+}
+END_TEST
+
 /* ---- what cannot be used ---- */
 
 static void broken(fixture *f, Sluice__V1__ModelDelta *m, int code, const char *expected)
@@ -398,6 +516,9 @@ START_TEST(test_refused)
     m.chunks = 1;
     broken(&f, &m, SLU_ESCHEMA, "version 11 was trained for schema 0000000000000000");
     m.schema_fingerprint = slu_schema_fingerprint(f.schema);
+    m.row_sum = (ProtobufCBinaryData){8, (uint8_t *)&id};
+    broken(&f, &m, SLU_EFORMAT, "sums of 8 and 0 bytes instead of 16");
+    m.row_sum.len = 0;
     m.rows = blocks;
     m.n_rows = 1;
     block.table = 1000;
@@ -503,6 +624,7 @@ int main(void)
     return run_suite("delta_applier",
                      (const TTest *const[]){test_in_order, test_repeated, test_gap_then_base, test_holes,
                                             test_first_delta, test_another_lineage, test_restart, test_undone,
-                                            test_refused, test_another_schema, test_truncated_and_garbled,
-                                            NULL});
+                                            test_sums, test_delta_that_does_not_add_up,
+                                            test_base_that_does_not_add_up, test_refused, test_another_schema,
+                                            test_truncated_and_garbled, NULL});
 }

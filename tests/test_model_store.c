@@ -1,6 +1,7 @@
 /* A scorer's store: what is loaded again is always one whole version with its own offset. */
 #include "serving/model_store.h"
 #include "serving/served.h"
+#include "store/state.h"
 #include "store/store.h"
 #include "tests/delta_sample.h"
 #include "tests/suite.h"
@@ -293,6 +294,88 @@ START_TEST(test_abandoned_delta)
 }
 END_TEST
 
+typedef struct damage {
+    int kind;
+    uint8_t key[12];
+    float row[64];
+    size_t floats;
+} damage;
+
+static bool first_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    damage *d = ctx;
+    memcpy(d->key, key, key_len);
+    memcpy(d->row, value, value_len);
+    d->floats = value_len / sizeof(float);
+    return false;
+}
+
+/* A value that changed without RocksDB's notice: in memory on its way to the disk, say. */
+static void do_damage(const fixture *f, damage *d)
+{
+    slu_error err = SLU_ERROR_INIT;
+    slu_store_config config = {.path = f->path};
+    slu_store *s;
+    ck_assert_msg(!slu_store_open(&config, &s, &err), "%s", err.message);
+    ck_assert_int_eq(slu_store_scan(s, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, first_row, d, &err), 0);
+    slu_commit *c = slu_commit_begin(s);
+    uint32_t bits;
+    float dense[DELTA_DENSE] = {1};
+    switch (d->kind) {
+    case 0: /* one bit of one float */
+        memcpy(&bits, &d->row[1], sizeof bits);
+        bits ^= 1;
+        memcpy(&d->row[1], &bits, sizeof bits);
+        slu_commit_put(c, SLU_FAMILY_ROWS, d->key, sizeof d->key, d->row, d->floats * sizeof(float));
+        break;
+    case 1: /* a row that is gone */
+        slu_commit_delete(c, SLU_FAMILY_ROWS, d->key, sizeof d->key);
+        break;
+    case 2: /* a row that nobody wrote */
+        d->key[11] ^= 0x80;
+        slu_commit_put(c, SLU_FAMILY_ROWS, d->key, sizeof d->key, d->row, d->floats * sizeof(float));
+        break;
+    case 3: /* another dense vector, with a good checksum */
+        slu_state_put_floats(c, "params", dense, DELTA_DENSE);
+        break;
+    case 4: /* another version's number */
+        slu_state_put_u64(c, "scorer.version", 7);
+        break;
+    default: /* no dense vector */
+        slu_commit_delete(c, SLU_FAMILY_DENSE, "params", 6);
+        break;
+    }
+    ck_assert_msg(!slu_commit_write(c, &err), "%s", err.message);
+    slu_store_close(s);
+}
+
+/* Whatever of a stored model is not as it was written: it is found when it is loaded, and nothing of it
+ * serves. */
+START_TEST(test_damaged_values)
+{
+    for (int kind = 0; kind < 6; kind++) {
+        fixture f;
+        slu_error err = SLU_ERROR_INIT;
+        damage d = {.kind = kind};
+        begin(&f);
+        give(&f, (delta_version){.base = true, .version = 5, .first = 1, .last = 101, .value = 1}, 99);
+        give(&f, (delta_version){.version = 6, .previous = 5, .first = 50, .last = 151, .value = 2}, 99);
+        commit(&f, 12);
+        die(&f);
+        do_damage(&f, &d);
+        ck_assert_int_eq(
+            slu_model_table_new(f.served, slu_schema_tables(f.schema), DELTA_DENSE, 0, &f.table, &err), 0);
+        ck_assert_msg(!model_store_open(&f.options, f.schema, f.table, &f.store, &err), "%s", err.message);
+        ck_assert_msg(model_store_load(f.store, f.table, &f.at, &f.offset, &err) == SLU_ECORRUPT,
+                      "damage %d is not found", kind);
+        ck_assert_msg(strstr(err.message, "delete it and it comes back") != NULL, "%s", err.message);
+        expect(&f, 0, 0, 0);
+        f.applier = slu_delta_applier_new(f.schema, f.table);
+        end(&f);
+    }
+}
+END_TEST
+
 START_TEST(test_another_schema)
 {
     fixture f;
@@ -323,5 +406,6 @@ int main(void)
     return run_suite("model_store",
                      (const TTest *const[]){test_continues, test_base_after_base, test_death_within_a_base,
                                             test_death_within_a_large_base, test_abandoned_base,
-                                            test_abandoned_delta, test_another_schema, NULL});
+                                            test_abandoned_delta, test_damaged_values, test_another_schema,
+                                            NULL});
 }
