@@ -1,6 +1,7 @@
 #include "feature/schema_text.h"
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "base/text.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -166,14 +167,30 @@ static line subject(line l)
 
 #define EXCERPT 240
 
+/* |n| bytes of |p|, which may come from anywhere, into |out| (n + 1) as text of one line. */
+static const char *printable(const char *p, size_t n, char *out)
+{
+    for (size_t i = 0; i < n;) {
+        size_t len = slu_text_utf8((const unsigned char *)p + i, n - i);
+        bool odd = !len || (unsigned char)p[i] < 0x20 || p[i] == 0x7f;
+        memcpy(out + i, p + i, len ? len : 1);
+        if (odd)
+            out[i] = '?';
+        i += len ? len : 1;
+    }
+    out[n] = 0;
+    return out;
+}
+
 /* At most EXCERPT bytes of |l|, from a little before |at|; a line that does not exist is "(nothing)". */
 static const char *excerpt(line l, size_t at, char out[EXCERPT + 8])
 {
+    char text[EXCERPT + 1];
     if (!l.n)
         return "(nothing)";
     size_t from = l.n > EXCERPT && at > EXCERPT / 4 ? at - EXCERPT / 4 : 0;
     size_t n = l.n - from < EXCERPT ? l.n - from : EXCERPT;
-    snprintf(out, EXCERPT + 8, "%s%.*s%s", from ? "..." : "", (int)n, l.p + from,
+    snprintf(out, EXCERPT + 8, "%s%s%s", from ? "..." : "", printable(l.p + from, n, text),
              from + n < l.n ? "..." : "");
     return out;
 }
@@ -189,7 +206,7 @@ static size_t first_difference(line a, line b)
 int schema_text_compare(const char *config, const char *stored, const char *where, slu_error *err)
 {
     const uint64_t ours = schema_text_fingerprint(config), theirs = schema_text_fingerprint(stored);
-    char left[EXCERPT + 8], right[EXCERPT + 8];
+    char left[EXCERPT + 8], right[EXCERPT + 8], about[80 + 1];
     const char *a = stored, *b = config;
     line x, y;
     if (!strcmp(config, stored))
@@ -203,8 +220,8 @@ int schema_text_compare(const char *config, const char *stored, const char *wher
     return slu_fail(
         err, SLU_ESCHEMA,
         "%s was made for schema %016" PRIx64 ", this config is schema %016" PRIx64
-        ": first difference in %.*s: stored '%s', config '%s'; restore the config that it was made with, "
+        ": first difference in %s: stored '%s', config '%s'; restore the config that it was made with, "
         "or start empty",
-        where, theirs, ours, (int)(what.n < 80 ? what.n : 80), what.p, excerpt(x, at, left),
+        where, theirs, ours, printable(what.p, what.n < 80 ? what.n : 80, about), excerpt(x, at, left),
         excerpt(y, at, right));
 }

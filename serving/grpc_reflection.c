@@ -137,6 +137,11 @@ static slu_grpc_status info(void *ctx, slu_grpc_call *call)
         snprintf(call->message, sizeof call->message, "out of memory");
         return SLU_GRPC_RESOURCE_EXHAUSTED;
     }
+    /* Members that we do not know are not echoed: protobuf-c takes some that nobody can read again. */
+    q->base.n_unknown_fields = 0;
+    if (q->message_request_case ==
+        GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION)
+        q->file_containing_extension->base.n_unknown_fields = 0;
     r->index = reflection->index;
     grpc__reflection__v1__server_reflection_response__init(&r->top);
     r->top.valid_host = q->host;

@@ -3,6 +3,7 @@
 #include "store/state.h"
 #include "store/store.h"
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,14 @@ typedef struct loading {
     slu_error *err;
 } loading;
 
+static bool all_finite(const float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i]))
+            return false;
+    return true;
+}
+
 static bool load_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
 {
     loading *l = ctx;
@@ -134,6 +143,11 @@ static bool load_row(void *ctx, const void *key, size_t key_len, const void *val
     uint64_t id = (uint64_t)get_be32((const uint8_t *)key + 4) << 32 | get_be32((const uint8_t *)key + 8);
     if (value_len)
         memcpy(l->row, value, value_len);
+    if (!all_finite(l->row, value_len / sizeof(float))) {
+        l->rc = slu_fail(l->err, SLU_ECORRUPT, "row %llu of table %u holds a number that is not finite",
+                         (unsigned long long)id, table);
+        return false;
+    }
     l->rc = slu_model_put_row(l->into, table, id, l->row, l->err);
     return !l->rc;
 }
@@ -222,6 +236,11 @@ static int load_model(model_store *s, slu_model_table *table, const slu_delta_po
     if (!dense)
         return slu_fail(err, SLU_ENOMEM, "no memory for %zu dense parameters", P);
     int rc = slu_state_get_floats(s->store, "params", dense, P, err);
+    if (rc == SLU_ENOTFOUND)
+        rc = slu_fail(err, SLU_ECORRUPT, "version %llu has no dense parameters",
+                      (unsigned long long)at->version);
+    if (!rc && !all_finite(dense, P))
+        rc = slu_fail(err, SLU_ECORRUPT, "a dense parameter is not finite");
     if (!rc)
         rc = check_sums(s, at->version, slu_model_next_sums(table, dense), err);
     if (!rc)

@@ -109,9 +109,11 @@ static int read_header(recorded *f, const slu_schema *schema, slu_error *err)
         return rc;
     if (line.n >= 3 && memcmp(line.p, "\xef\xbb\xbf", 3) == 0) /* byte order mark of spreadsheets */
         line = (slu_span){line.p + 3, line.n - 3};
+    slu_error why = SLU_ERROR_INIT;
     slu_csv_begin(f->csv);
-    if (slu_csv_split(f->csv, line, err) != 1)
-        return slu_fail(err, SLU_ECONFIG, "%s: the header line is not CSV", f->path);
+    if (slu_csv_split(f->csv, line, &why) != 1)
+        return slu_fail(err, SLU_ECONFIG, "%s: the header line is not CSV: %s", f->path,
+                        why.code ? why.message : "a quoted name is not closed");
     const slu_span *cells = slu_csv_cells(f->csv, &f->n_columns);
     const slu_file_opts *o = f->opts;
     const struct {
@@ -271,9 +273,9 @@ static int row_event(file_source *s, recorded *f, const slu_span *cells, size_t 
                     (int)(kind_text.n < 64 ? kind_text.n : 64), kind_text.p);
     int64_t us;
     if (!parse_time(cells[f->time], f->opts->time_unit, &us))
-        return DEAD(f, SLU_DEAD_MALFORMED, raw, "column '%s' is not a time between 1970 and the year 9999: '%.*s'",
-                    f->opts->time_column, (int)(cells[f->time].n < 40 ? cells[f->time].n : 40),
-                    cells[f->time].p);
+        return DEAD(f, SLU_DEAD_MALFORMED, raw,
+                    "column '%s' is not a time between 1970 and the year 9999: '%.*s'", f->opts->time_column,
+                    (int)(cells[f->time].n < 40 ? cells[f->time].n : 40), cells[f->time].p);
     f->event.time_us = us;
     f->event.model_version = 0;
     f->record.event = &f->event;

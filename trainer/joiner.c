@@ -357,20 +357,49 @@ static int bury_orphans(slu_joiner *j, slu_hash128 key, const orphans *o, int64_
     return rc;
 }
 
-/* ---- events ---- */
+/* ---- stored records ---- */
 
-/* Bytes that came back from disk: never trust them further than this. */
+static bool time_valid(int64_t us)
+{
+    return us > 0 && us <= SLU_MAX_TIME_US;
+}
+
+static bool impression_valid(const slu_joiner *j, const impression *m, size_t len)
+{
+    return !(m->steps >> j->tasks) && m->closed <= j->tasks && m->predicted <= 1 && time_valid(m->time_us) &&
+           slu_encoded_valid(j->schema, m + 1, len - sizeof *m);
+}
+
+static bool orphans_valid(const slu_joiner *j, const orphans *o, size_t len)
+{
+    if (!o->count || o->count > MAX_ORPHANS || o->bytes > len - sizeof *o)
+        return false;
+    slu_reader r = slu_reader_of(o + 1, o->bytes);
+    for (uint8_t i = 0; i < o->count; i++) {
+        slu_dead_step s = get_orphan(&r);
+        if (r.bad || s.step >= j->tasks || !time_valid(s.time_us) || s.id.n > SLU_MAX_ID_BYTES ||
+            s.impression_id.n > SLU_MAX_ID_BYTES || !slu_utf8_valid(s.id.p, s.id.n) ||
+            !slu_utf8_valid(s.impression_id.p, s.impression_id.n))
+            return false;
+    }
+    return !slu_reader_left(&r);
+}
+
+static int damaged(size_t len, slu_error *err)
+{
+    return slu_fail(err, SLU_ECORRUPT,
+                    "a stored join record of %zu bytes is damaged: restore the store from a backup", len);
+}
+
+/* Bytes that came back from disk: what passes here can be used without another look. */
 static int check_record(const slu_joiner *j, const uint8_t *data, size_t len, slu_error *err)
 {
     bool ok = false;
     if (len >= sizeof(impression) && data[0] == RECORD_IMPRESSION)
-        ok = slu_encoded_valid(j->schema, data + sizeof(impression), len - sizeof(impression));
+        ok = impression_valid(j, (const impression *)data, len);
     else if (len >= sizeof(orphans) && data[0] == RECORD_ORPHANS)
-        ok = ((const orphans *)data)->bytes <= len - sizeof(orphans);
-    return ok ? 0
-              : slu_fail(err, SLU_ECORRUPT,
-                         "a stored join record of %zu bytes is damaged: restore the store from a backup",
-                         len);
+        ok = orphans_valid(j, (const orphans *)data, len);
+    return ok ? 0 : damaged(len, err);
 }
 
 static int find_record(slu_joiner *j, slu_hash128 key, uint8_t **data, slu_error *err)
@@ -379,6 +408,8 @@ static int find_record(slu_joiner *j, slu_hash128 key, uint8_t **data, slu_error
     int rc = slu_join_table_get(j->table, key, data, &len, err);
     return rc ? rc : check_record(j, *data, len, err);
 }
+
+/* ---- events ---- */
 
 int slu_joiner_impression(slu_joiner *j, const slu_event *e, const slu_encoded *x, int64_t watermark_us,
                           slu_dead_reason *why, slu_error *err)
@@ -453,6 +484,8 @@ static int close_window(slu_joiner *j, slu_hash128 key, impression *m, slu_error
 {
     if (j->options->training.label_policy != SLU_POLICY_WINDOW)
         return settle(j, key, m, err);
+    if (m->closed == j->tasks) /* only while its last window is being closed, never on disk */
+        return damaged(sizeof *m, err);
     uint32_t task = m->closed;
     m->closed++;
     bool last = m->closed == j->tasks;

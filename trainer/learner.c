@@ -186,6 +186,10 @@ static int load_dense(slu_learner *l, slu_store *store, slu_error *err)
     l->gathered = (uint32_t)gathered;
     if (!rc && gathered)
         rc = slu_state_get_floats(store, "gradients", l->grads, l->n_trainable, err);
+    if (rc == SLU_ENOTFOUND)
+        rc = slu_fail(err, SLU_ECORRUPT,
+                      "store %s: holds parameters but not all of the optimizer's state: restore it from a backup",
+                      slu_store_path(store));
     return rc;
 }
 

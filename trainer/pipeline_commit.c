@@ -41,9 +41,10 @@ static int get_counts(slu_event_counts *c, const slu_buf *b, slu_error *err)
     c->impressions = slu_get_varint(&r);
     for (int i = 0; i < SLU_MAX_STEPS; i++)
         c->steps[i] = slu_get_varint(&r);
-    return r.bad ? slu_fail(err, SLU_ECORRUPT,
-                            "stored event counters are damaged: restore the store from a backup")
-                 : 0;
+    return r.bad || slu_reader_left(&r)
+               ? slu_fail(err, SLU_ECORRUPT,
+                          "stored event counters are damaged: restore the store from a backup")
+               : 0;
 }
 
 /* Reads a stored value and hands it to |load|; a value that was never stored is fine. */
@@ -101,6 +102,36 @@ static int check_policy(slu_pipeline *p, slu_error *err)
     return rc;
 }
 
+/* Every commit leaves all of these, so a store has all or none of them. One that lacks some would go on as if
+ * they had never been: with fresh parameters, say, under rows that were trained with others. */
+static int check_complete(slu_pipeline *p, slu_error *err)
+{
+    static const struct {
+        slu_family family;
+        const char *name;
+    } always[] = {
+        {SLU_FAMILY_META, "~version"},     {SLU_FAMILY_META, "counts"},      {SLU_FAMILY_META, "watermark"},
+        {SLU_FAMILY_META, "joiner"},       {SLU_FAMILY_META, "batch"},       {SLU_FAMILY_META, "policy"},
+        {SLU_FAMILY_META, "join.records"}, {SLU_FAMILY_META, "join.timers"}, {SLU_FAMILY_DENSE, "params"}};
+    enum { ALWAYS = sizeof always / sizeof *always };
+    const char *lacks = NULL;
+    slu_buf value = SLU_BUF_INIT;
+    int present = 0, rc = 0;
+    for (int i = 0; i < ALWAYS && !rc; i++) {
+        rc = slu_store_get(p->store, always[i].family, always[i].name, strlen(always[i].name), &value, err);
+        present += !rc;
+        if (rc == SLU_ENOTFOUND) {
+            lacks = always[i].name;
+            rc = 0;
+        }
+    }
+    slu_buf_free(&value);
+    if (!rc && present && lacks)
+        rc = slu_fail(err, SLU_ECORRUPT, "store %s lacks its value '%s': restore it from a backup",
+                      slu_store_path(p->store), lacks);
+    return rc;
+}
+
 static int new_builder(slu_pipeline *p, slu_error *err)
 {
     p->delta = slu_delta_builder_new(slu_learner_served(p->learner), slu_learner_tables(p->learner),
@@ -121,7 +152,9 @@ static int load_row_sum(slu_pipeline *p, slu_error *err)
 int slu_pipeline_load(slu_pipeline *p, slu_error *err)
 {
     uint64_t through = 0, committed = 0, arrival = 0, batch_arrival = 0;
-    int rc = check_policy(p, err);
+    int rc = check_complete(p, err);
+    if (!rc)
+        rc = check_policy(p, err);
     if (!rc)
         rc = restore(p, "counts", load_counts, err);
     if (!rc)
@@ -308,11 +341,27 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
 
 /* ---- base snapshots ---- */
 
+typedef struct basing {
+    slu_pipeline *p;
+    int rc;
+    slu_error *err;
+} basing;
+
 static bool base_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen,
                      bool admitted, const float *v, uint32_t floats)
 {
-    slu_pipeline *p = ctx;
-    (void)count, (void)last_seen, (void)floats;
+    basing *b = ctx;
+    slu_pipeline *p = b->p;
+    (void)count, (void)last_seen;
+    if (table >= slu_learner_tables(p->learner) ||
+        (admitted && floats != slu_learner_layout(p->learner, table)->floats)) {
+        b->rc =
+            slu_fail(b->err, SLU_ECORRUPT,
+                     "store %s: table %u: row %llu has %u floats, which is none of this schema: restore it "
+                     "from a backup",
+                     slu_store_path(p->store), table, (unsigned long long)id, floats);
+        return false;
+    }
     if (admitted)
         slu_delta_row(p->delta, table, id, v);
     return true;
@@ -337,7 +386,10 @@ int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)
     slu_delta_dense(p->delta, dense, n);
     slu_delta_sums(p->delta, slu_row_table_sum(slu_learner_rows(p->learner)),
                    slu_learner_dense_digest(p->learner));
-    rc = slu_row_table_scan(p->store, base_row, p, err);
+    basing b = {.p = p, .err = err};
+    rc = slu_row_table_scan(p->store, base_row, &b, err);
+    if (!rc)
+        rc = b.rc;
     if (!rc)
         slu_delta_finish(p->delta, send_base, p);
     return rc;
