@@ -1,6 +1,8 @@
 /* Any bytes as a configuration. What follows the first NUL byte is taken as --set assignments, one per line.
  * A bad one must give a message, a good one must survive being dumped and read again. */
 #include "base/options.h"
+#include "feature/encode.h"
+#include "model/spec.h"
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +32,22 @@ static void check_round_trip(const slu_options *o)
     free(second);
 }
 
+/* What is accepted makes a schema that is equal to itself, and an encoder and a network description. */
+static void check_schema(const slu_options *o)
+{
+    slu_schema *s;
+    slu_net_spec spec;
+    slu_error err = SLU_ERROR_INIT;
+    int rc = slu_schema_new(o, &s, &err);
+    REQUIRE(rc == 0);
+    REQUIRE(slu_schema_compare(s, slu_schema_text(s), "itself", &err) == 0);
+    REQUIRE(slu_schema_compare(s, "another", "another", &err) == SLU_ESCHEMA && err.message[0]);
+    slu_error_clear(&err);
+    REQUIRE(slu_encoded_max(s) > 0 && slu_schema_steps(s) == o->n_steps);
+    REQUIRE(slu_net_spec_of(o, slu_schema_inputs(s), &spec, &err) == 0);
+    slu_schema_free(s);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     const char *sets[MAX_SETS];
@@ -53,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     } else {
         REQUIRE(o && !err.code);
         check_round_trip(o);
+        check_schema(o);
     }
     slu_options_free(o);
     free(own);

@@ -1,13 +1,9 @@
 /* tests/fuzz/fuzz_event_check.h - what must hold of every event that decodes, whatever the bytes were. */
 #pragma once
 #include "tests/feature_sample.h"
-#include <stdlib.h>
-
-#define REQUIRE(x)                                                                                           \
-    do {                                                                                                     \
-        if (!(x))                                                                                            \
-            abort();                                                                                         \
-    } while (0)
+#include "tests/fuzz/require.h"
+#include "trainer/dead_letter.h"
+#include <jansson.h>
 
 typedef struct fuzz_event {
     slu_schema *schema;
@@ -55,6 +51,29 @@ static inline void fuzz_event_round_trip(fuzz_event *f, const slu_event *event, 
     REQUIRE(f->again->bytes == f->ids->bytes && !memcmp(f->again, f->ids, f->ids->bytes));
 }
 
+/* What cannot be used goes out as one JSON object that says why and has all of it. */
+static inline void fuzz_event_bury(fuzz_event *f, slu_dead_reason why, const char *message,
+                                   const uint8_t *data, size_t size)
+{
+    slu_partition part = {"topic", 3};
+    slu_record r = {.kind = SLU_RECORD_EVENT, .offset = 17, .bytes = data, .len = size};
+    json_error_t bad;
+    slu_buf_clear(&f->bytes);
+    slu_dead_letter_write(&f->bytes, why, message, &part, &r);
+    json_t *letter = json_loadb((const char *)f->bytes.data, f->bytes.len, JSON_REJECT_DUPLICATES, &bad);
+    REQUIRE(letter && json_integer_value(json_object_get(letter, "offset")) == 17);
+    REQUIRE(!strcmp(json_string_value(json_object_get(letter, "reason")), slu_dead_reason_name(why)));
+    REQUIRE(!strcmp(json_string_value(json_object_get(letter, "message")), message));
+    const json_t *text = json_object_get(letter, "payload"),
+                 *coded = json_object_get(letter, "payload_base64");
+    REQUIRE(!size || !text != !coded);
+    if (text)
+        REQUIRE(json_string_length(text) == size && !memcmp(json_string_value(text), data, size));
+    if (coded)
+        REQUIRE(json_string_length(coded) == (size + 2) / 3 * 4);
+    json_decref(letter);
+}
+
 static inline void fuzz_event_run(slu_encoding encoding, const uint8_t *data, size_t size)
 {
     fuzz_event *f = fuzz_event_get();
@@ -67,6 +86,7 @@ static inline void fuzz_event_run(slu_encoding encoding, const uint8_t *data, si
     REQUIRE((rc == 0) == (why == SLU_DEAD_NONE) && rc == err.code);
     if (rc) {
         REQUIRE(rc == SLU_EINVAL && err.message[0] && slu_utf8_valid(err.message, strlen(err.message)));
+        fuzz_event_bury(f, why, err.message, data, size);
         return;
     }
     REQUIRE(slu_event_check(&event, &why, NULL) == 0);
