@@ -42,6 +42,9 @@ tsan: deps ## Unit tests under ThreadSanitizer, in build-tsan/
 	@cmake --build build-tsan -j $(JOBS)
 	@ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
 
+soak-faults: build ## A kill, an error, a torn write and a power cut at every file call of a short run of a store (half an hour)
+	@SLU_FAULT_EVERY=1 SLU_TEST_TIMEOUT=7200 $(BUILD)/tests/test_store_faults
+
 fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in build-fuzz/
 	@test -f build-fuzz/build.ninja || $(call configure,build-fuzz,-DSLU_FUZZ=ON -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-fuzz -j $(JOBS)

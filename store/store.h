@@ -39,9 +39,11 @@ const char *slu_family_name(slu_family f);
 typedef struct slu_store_config {
     const char *path;
     uint64_t block_cache_bytes;
-    bool sync;               /* fsync the log at each commit */
-    bool create;             /* make it when missing */
-    bool read_only;          /* for tools: needs no lock, sees the last flushed+logged state at open */
+    uint64_t write_buffer_bytes; /* of what is in no file yet; small: flushes and compactions come often. 0:
+                                    48 MiB */
+    bool sync;                   /* fsync the log at each commit */
+    bool create;                 /* make it when missing */
+    bool read_only;              /* for tools: needs no lock, sees the last flushed+logged state at open */
     const char *schema_text; /* compared with the stored one by |compare|; stored when new. NULL: do not care
                                 (tools) */
     /* 0 or a negative code with |err| set; called with the stored text when it differs. NULL: any difference
@@ -56,6 +58,8 @@ typedef struct slu_store_config {
  * Returns 0, SLU_EIO (with path and RocksDB's words), SLU_ESCHEMA, SLU_EFORMAT (another format version),
  * SLU_ECORRUPT, SLU_ENOTFOUND (missing and !create). */
 int slu_store_open(const slu_store_config *config, slu_store **sp, slu_error *err);
+/* Whether another process has it open for writing. Not for a store that this process has open. */
+bool slu_store_in_use(const char *path);
 void slu_store_close(slu_store *s); /* NULL is fine; uncommitted changes are dropped */
 const char *slu_store_path(const slu_store *s);
 /* Schema text that the store was made for. */

@@ -12,7 +12,7 @@
  * layer SLU_FAULT_SEED=N        for flip, torn and ~N
  *
  * op      open read write sync rename unlink truncate allocate mkdir link list close, several as a|b, or *.
- *         sync is fsync, fdatasync, sync_file_range, also of directories (path = the directory).
+ *         sync is fsync, fdatasync, also of directories (path = the directory).
  * glob    fnmatch; against the whole path as the program named it when there is a / in it, else against the
  *         last part. '*' also matches '/'. A file stays known by the name it was opened with. Renames and
  *         links match by either name.
@@ -31,9 +31,9 @@
  * "rename:*:*:log;*:*.sst:*:log".
  *
  * Covered: open, creat, fopen and relatives; read, pread, readv, fread; write, pwrite, writev, fwrite, fputs;
- * fsync, fdatasync, sync_file_range; rename, unlink, truncate, fallocate, mkdir, link, opendir, close. Not
- * covered: mmap (RocksDB as we set it up does not use it for files), copy_file_range, sendfile, aio, and
- * descriptors made by dup. Sockets and pipes pass. */
+ * fsync, fdatasync; rename, unlink, truncate, fallocate, mkdir, link, opendir, close. Not
+ * covered: mmap (RocksDB as we set it up does not use it for files), sync_file_range (it makes nothing
+ * durable), copy_file_range, sendfile, aio, and descriptors made by dup. Sockets and pipes pass. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -455,7 +455,7 @@ static int on_fd(fault_op op, int fd, size_t bytes, long call, long a, long b, l
     if (fails(v))
         return -1;
     int rc = (int)syscall(call, fd, a, b, c);
-    if (!rc && op == FAULT_SYNC && call != SYS_sync_file_range && fault_power_wanted())
+    if (!rc && op == FAULT_SYNC && fault_power_wanted())
         fault_power_synced(fd, name);
     after(v);
     return rc;
@@ -467,10 +467,6 @@ EXPORT int fsync(int fd)
 EXPORT int fdatasync(int fd)
 {
     return on_fd(FAULT_SYNC, fd, 0, SYS_fdatasync, 0, 0, 0);
-}
-EXPORT int sync_file_range(int fd, off64_t at, off64_t n, unsigned flags)
-{
-    return on_fd(FAULT_SYNC, fd, (size_t)n, SYS_sync_file_range, at, n, flags);
 }
 EXPORT int ftruncate(int fd, off_t n)
 {

@@ -1,0 +1,52 @@
+/* store/store_inside.h - what store.c and store_open.c share. Not for others. */
+#pragma once
+#include "store/store.h"
+#include "store/store_mark.h"
+#include <pthread.h>
+#include <rocksdb/c.h>
+
+struct slu_commit {
+    slu_store *store;
+    rocksdb_writebatch_t *batch;
+    slu_commit *next; /* all_commits of the store */
+    bool idle;        /* abandoned: begin may hand it out again */
+};
+
+struct slu_store {
+    char *path;
+    char *schema;
+    bool read_only, sync;
+    bool broken; /* RocksDB refuses writes after a failed one: reopen before the next */
+    /* Everybody reads db under the lock; only reopening takes it for writing. */
+    pthread_rwlock_t lock;
+    rocksdb_t *db;
+    rocksdb_column_family_handle_t *families[SLU_FAMILIES]; /* NULL: an old store, read only, lacks it */
+    rocksdb_options_t *db_options, *family_options[SLU_FAMILIES];
+    rocksdb_readoptions_t *read;
+    rocksdb_writeoptions_t *write;
+    rocksdb_cache_t *cache;
+    slu_commit *all_commits;
+    /* What the file SLUICE says (store_mark.h); for writers. */
+    slu_mark_file *mark;
+    bool marking;         /* it was opened in order */
+    uint64_t id, commits; /* of the last commit */
+    /* MANIFEST as it was seen last; after SETTLED_US it is surely synced. */
+    uint64_t seen_manifest, seen_size;
+    int64_t seen_at_us;
+    slu_mark noted;
+};
+
+/* Turns RocksDB's words into a code and a message with the remedy. Frees |words|. */
+int store_translate(const char *path, const char *doing, char *words, slu_error *err);
+int store_open_db(slu_store *s, slu_error *err);
+void store_close_db(slu_store *s);
+/* SLU_EIO when the disk is so full that opening would not get far. */
+int store_check_room(const char *path, slu_error *err);
+/* After a commit became durable: what the store holds at least from now on. */
+void store_note_commit(slu_store *s, uint64_t commits);
+/* Reads how many commits the store holds, 0: none was ever counted. */
+int store_read_commits(slu_store *s, uint64_t *commits, slu_error *err);
+extern const char STORE_COMMITS_KEY[], STORE_ID_KEY[];
+/* SLU_ECORRUPT, with what is known about the files. */
+int store_lost_commits(const slu_store *s, uint64_t held, uint64_t acknowledged, slu_error *err);
+uint64_t store_files_bytes(const char *path);
