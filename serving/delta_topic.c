@@ -1,4 +1,5 @@
 #include "serving/delta_topic.h"
+#include "base/broker_hint.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include <librdkafka/rdkafka.h>
@@ -18,6 +19,7 @@ struct delta_topic {
     int64_t next;           /* offset wanted next, -1: the beginning */
     int64_t reassign_at_us; /* monotonic; 0: the assignment stands */
     int64_t log_at_us, wait_us;
+    bool broker; /* the trouble is one of connections */
     char trouble[256];
 };
 
@@ -53,7 +55,7 @@ static const struct {
 };
 
 /* Logged at once, then ever more rarely. */
-static void troubled(delta_topic *t, const char *what, const char *reason)
+static void troubled(delta_topic *t, const char *what, const char *reason, const char *remedy)
 {
     int64_t now = slu_mono_us(&slu_system_clock);
     snprintf(t->trouble, sizeof t->trouble, "%s: %s", what, reason);
@@ -63,9 +65,8 @@ static void troubled(delta_topic *t, const char *what, const char *reason)
     if (t->wait_us > LAST_WAIT_US)
         t->wait_us = LAST_WAIT_US;
     t->log_at_us = now + t->wait_us;
-    SLU_WARN(
-        COMPONENT, what, SLU_STR("reason", reason), SLU_STR("topic", t->topic),
-        SLU_STR("remedy", "serving what is known and trying again; look at kafka.brokers and the trainer"));
+    SLU_WARN(COMPONENT, what, SLU_STR("reason", reason), SLU_STR("topic", t->topic),
+             SLU_STR("remedy", remedy));
 }
 
 static void trouble_over(delta_topic *t)
@@ -73,6 +74,7 @@ static void trouble_over(delta_topic *t)
     if (t->trouble[0])
         SLU_INFO(COMPONENT, "the delta topic can be read again", SLU_STR("topic", t->topic));
     t->trouble[0] = 0;
+    t->broker = false;
     t->log_at_us = t->wait_us = 0;
 }
 
@@ -93,9 +95,12 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
     (void)rk;
-    troubled(opaque,
-             code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN ? "no broker is reachable" : "trouble with Kafka",
-             reason);
+    delta_topic *t = opaque;
+    bool down = code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+    if (down && t->broker)
+        return; /* it follows from something that says more */
+    t->broker = true;
+    troubled(t, down ? "no broker is reachable" : "trouble with Kafka", reason, slu_broker_hint(reason));
 }
 
 static int set(rd_kafka_conf_t *conf, const char *key, const char *value, slu_error *err)
@@ -155,7 +160,8 @@ static void assign(delta_topic *t)
     rd_kafka_topic_partition_list_destroy(list);
     t->reassign_at_us = 0;
     if (e)
-        troubled(t, "the delta topic cannot be assigned", rd_kafka_err2str(e));
+        troubled(t, "the delta topic cannot be assigned", rd_kafka_err2str(e),
+                 "trying again; look at the broker");
 }
 
 int delta_topic_open(const slu_options *options, int64_t offset, delta_topic **tp, slu_error *err)
@@ -222,11 +228,13 @@ static delta_event take_error(delta_topic *t, const rd_kafka_message_t *m)
     case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
     case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
     case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-        troubled(t, "the delta topic is not there yet", rd_kafka_err2str(m->err));
+        troubled(t, "the delta topic is not there yet", rd_kafka_err2str(m->err),
+                 "look at kafka.delta_topic and at the trainer");
         assign_later(t);
         return DELTA_NOTHING;
     default:
-        troubled(t, "the delta topic cannot be read", rd_kafka_message_errstr(m));
+        troubled(t, "the delta topic cannot be read", rd_kafka_message_errstr(m),
+                 slu_broker_hint(rd_kafka_message_errstr(m)));
         assign_later(t);
         return DELTA_NOTHING;
     }
@@ -262,10 +270,9 @@ int delta_topic_check(const slu_options *options, int timeout_ms, slu_error *err
     rd_kafka_resp_err_t e = rd_kafka_metadata(t.consumer, 0, NULL, &metadata, timeout_ms);
     rd_kafka_poll(t.consumer, 0); /* lets on_error say more */
     if (e)
-        slu_fail(err, SLU_EKAFKA,
-                 "no broker of kafka.brokers (%s) answered within %d ms: %s; start the broker or correct "
-                 "kafka.brokers",
-                 options->kafka.brokers, timeout_ms, t.trouble[0] ? t.trouble : rd_kafka_err2str(e));
+        slu_fail(err, SLU_EKAFKA, "no broker of kafka.brokers (%s) answered within %d ms: %s; %s",
+                 options->kafka.brokers, timeout_ms, t.trouble[0] ? t.trouble : rd_kafka_err2str(e),
+                 slu_broker_hint(t.trouble));
     if (metadata)
         rd_kafka_metadata_destroy(metadata);
     rd_kafka_destroy(t.consumer);

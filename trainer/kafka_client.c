@@ -1,4 +1,5 @@
 #include "trainer/kafka_client.h"
+#include "base/broker_hint.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "feature/event.h"
@@ -57,7 +58,9 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     slu_kafka_trouble *t = opaque;
     if (code == RD_KAFKA_RESP_ERR__FATAL)
         rd_kafka_fatal_error(rk, t->fatal, sizeof t->fatal);
-    snprintf(t->reason, sizeof t->reason, "%s", reason);
+    /* That all brokers are down follows from something that says more. */
+    if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !t->reason[0])
+        snprintf(t->reason, sizeof t->reason, "%s", reason);
     int64_t now = slu_mono_us(&slu_system_clock);
     t->newest_us = now;
     if (now < t->next_log_us)
@@ -67,7 +70,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
         t->backoff_us = LAST_BACKOFF_US;
     t->next_log_us = now + t->backoff_us;
     SLU_WARN(t->component, "trouble with Kafka; trying again", SLU_STR("reason", reason),
-             SLU_STR("code", rd_kafka_err2name(code)));
+             SLU_STR("code", rd_kafka_err2name(code)), SLU_STR("remedy", slu_broker_hint(t->reason)));
 }
 
 int64_t slu_kafka_stamp(rd_kafka_timestamp_type_t type, int64_t ms)

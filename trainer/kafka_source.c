@@ -1,3 +1,4 @@
+#include "base/broker_hint.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "store/state.h"
@@ -569,9 +570,10 @@ static int check_broker(kafka_source *s, int timeout_ms, slu_error *err)
         if (now_us() >= end)
             return slu_fail(
                 err, SLU_EKAFKA,
-                "no Kafka broker answered at %s within %d ms (%s); start the broker or set kafka.brokers",
+                "no Kafka broker answered at %s within %d ms (%s); %s",
                 s->options->kafka.brokers, timeout_ms,
-                s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e));
+                s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e),
+                slu_broker_hint(s->trouble.reason));
     }
     for (uint32_t i = 0; i < s->options->kafka.n_topics; i++)
         if (slu_kafka_scout_ask(s->scout, i) == 0)

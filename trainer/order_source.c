@@ -1,4 +1,5 @@
 #include "trainer/order_source.h"
+#include "base/broker_hint.h"
 #include "base/clock.h"
 #include "store/state.h"
 #include "trainer/kafka_client.h"
@@ -258,9 +259,10 @@ static int start_partition(order_source *s, partition *p, slu_error *err)
         rd_kafka_poll(s->rk, 0); /* serves the callback that knows why */
         return slu_fail(
             err, SLU_EKAFKA,
-            "no Kafka broker answered at %s within %d ms (%s); start the broker or set kafka.brokers",
+            "no Kafka broker answered at %s within %d ms (%s); %s",
             s->options->kafka.brokers, METADATA_TIMEOUT_MS,
-            s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e));
+            s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e),
+                slu_broker_hint(s->trouble.reason));
     }
     bool there = m->topic_cnt == 1 && !m->topics[0].err && p->number < m->topics[0].partition_cnt;
     rd_kafka_metadata_destroy(m);

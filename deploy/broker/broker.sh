@@ -10,7 +10,8 @@
 # Needs Java 17 or newer, and Maven for fetch: apt-get install openjdk-17-jre-headless maven
 # SLU_KAFKA_DIR says where the jars are kept (default ~/.cache/sluice/kafka). A second start on the same DIR uses
 # the port of the first one, so clients find the broker again. Without PORT a free one is taken.
-# SLU_BROKER_CONFIG may hold further lines for server.properties.
+# SLU_BROKER_CONFIG may hold further lines for server.properties, SLU_BROKER_FORMAT further arguments for the first
+# formatting of the storage, e.g. --add-scram.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -119,7 +120,7 @@ ${SLU_BROKER_CONFIG:-}
 EOF
     if [ ! -e "$dir/data/meta.properties" ]; then
         java "${java_flags[@]}" -cp "$jars/*" kafka.tools.StorageTool format -t "$cluster_id" \
-            -c "$dir/server.properties" >"$dir/format.log" 2>&1 || {
+            -c "$dir/server.properties" ${SLU_BROKER_FORMAT:-} >"$dir/format.log" 2>&1 || {
             tail -20 "$dir/format.log" >&2
             die "the storage below $dir cannot be formatted"
         }

@@ -257,7 +257,7 @@ class Score(unittest.TestCase):
         command[4] = "kafka.brokers=127.0.0.1:1"
         nobody = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=WAIT)
         self.assertEqual(nobody.returncode, 1)
-        self.assertIn("start the broker or correct kafka.brokers", nobody.stderr)
+        self.assertIn("start the broker or set kafka.brokers", nobody.stderr)
 
 
 if __name__ == "__main__":
