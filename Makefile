@@ -50,6 +50,9 @@ fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in
 	@cmake --build build-fuzz -j $(JOBS)
 	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
+soak-bounds: build ## Memory of trainer and scorer against their limits for MINUTES (30): bursts, a table many times the cache, slow disk, clients that never read. MEMORY=MiB of the trainer
+	@python3 tests/soak_bounds/soak_bounds.py --build $(BUILD) --seconds $$(( $(or $(MINUTES),30) * 60 )) --memory $(or $(MEMORY),256)
+
 soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, also cuts of power) under EVENTS events, then count: kills=.. events=.. lost=.. doubled=.. digest=.. SEED=number
 	@python3 tests/soak/soak_kill.py --build $(BUILD) --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --events $(or $(EVENTS),300000)
 

@@ -10,6 +10,7 @@
  * pointers belong to the structure. It is read-only once loaded, so any thread may read it. */
 #pragma once
 #include "base/error.h"
+#include "base/memory_plan.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -106,6 +107,7 @@ typedef struct slu_training_opts {
     uint64_t commit_events;     /* and at the latest after so many events (the only rule of a replay) */
     uint64_t keep_order_bytes;  /* room for the order of records of past commits; 0: not kept */
     slu_unknown_policy unknown_features;
+    uint64_t memory_bytes; /* limit of the trainer's memory; 0: the sum of its parts */
 } slu_training_opts;
 
 typedef struct slu_join_opts {
@@ -205,6 +207,7 @@ typedef struct slu_options {
     char *trainer_admin, *scorer_admin; /* listen addresses of the admin pages */
     bool admin_allow_remote;            /* they may be others than loopback */
     slu_log_opts log;
+    slu_memory_plan memory; /* worked out from training.memory and what is written of its parts */
 } slu_options;
 
 /* Loads |path|, applies |sets| (n_sets) of "key=value", checks all. On success the caller owns *|op|. On

@@ -479,10 +479,37 @@ static int check_admin(const rules *r)
     return 0;
 }
 
+static const slu_node *node_at(const rules *r, const char *section, const char *key)
+{
+    return slu_node_get(slu_node_get(r->tree->root, section), key);
+}
+
+static int check_memory(const rules *r)
+{
+    slu_options *o = r->o;
+    uint64_t limit = o->training.memory_bytes, given[SLU_MEM_PARTS] = {0};
+    bool keep = !limit; /* defaults count as if they were written */
+    if (keep || written(node_at(r, "store", "cache")))
+        given[SLU_MEM_ROWS] = o->store.cache_bytes;
+    if (keep || written(node_at(r, "join", "cache")))
+        given[SLU_MEM_JOIN] = o->join.cache_bytes;
+    if (keep || written(node_at(r, "store", "block_cache")))
+        given[SLU_MEM_BLOCKS] = o->store.block_cache_bytes;
+    slu_error why = SLU_ERROR_INIT;
+    /* A response holds a whole message, and two of them are under way. */
+    if (slu_memory_divide(limit, given, 4 * (uint64_t)o->kafka.max_message_bytes, &o->memory, &why))
+        return fail(r, "training.memory", "%s", why.message);
+    o->store.cache_bytes = o->memory.bytes[SLU_MEM_ROWS];
+    o->join.cache_bytes = o->memory.bytes[SLU_MEM_JOIN];
+    o->store.block_cache_bytes = o->memory.bytes[SLU_MEM_BLOCKS];
+    return 0;
+}
+
 int slu_options_rules(const slu_tree *t, slu_options *o, slu_error *err)
 {
     static int (*const checks[])(const rules *) = {check_funnel, check_features, check_model, check_kafka,
-                                                   check_files,  check_stores,   check_admin, check_tls};
+                                                   check_files,  check_stores,   check_admin, check_tls,
+                                                   check_memory};
     rules r = {.tree = t, .o = o, .err = err};
     int rc = 0;
     for (size_t i = 0; i < sizeof checks / sizeof *checks && !rc; i++)

@@ -280,6 +280,12 @@ static slu_opt table[] = {
            "counts it.",
            .flags = OPT_LEARNED),
 
+    SIZE64("training.memory", O, training.memory_bytes, "0", 0, 16 * TIB,
+           "Limit of the trainer's memory. `store.cache`, `join.cache`, `store.block_cache` where they are not "
+           "written, RocksDB's write buffers, what may change between commits and the queues from and to Kafka get "
+           "their shares of it; `started` and `sluice_trainer_memory_plan_bytes` show them. 0: as large as the sum "
+           "of the parts."),
+
     SECTION("join", "How steps find their impression."),
     TIME("join.allowed_lateness", O, join.allowed_lateness_us, "1m", 0, 30 * DAY,
          "The watermark stays this far behind the newest event, so disorder up to it costs nothing.",
@@ -298,7 +304,7 @@ static slu_opt table[] = {
          "is none: it arrived when it was written. 0s: every partition holds.",
          .flags = OPT_LEARNED),
     SIZE64("join.cache", O, join.cache_bytes, "256MiB", MIB, 16 * TIB,
-           "Join state kept in memory; the rest is on disk."),
+           "Join state kept in memory; the rest is on disk. With `training.memory` a share of that, unless written."),
 
     SECTION("kafka", "Where events come from and model updates go."),
     STRING("kafka.brokers", OPT_TEXT, O, kafka.brokers, "127.0.0.1:9092",
@@ -353,8 +359,10 @@ static slu_opt table[] = {
 
     SECTION("store", "The trainer's RocksDB."),
     STRING("store.path", OPT_TEXT, O, store.path, "/var/lib/sluice/trainer", "Its folder.", .most = 4000),
-    SIZE64("store.cache", O, store.cache_bytes, "1GiB", MIB, 16 * TIB, "Embedding rows kept in memory."),
-    SIZE64("store.block_cache", O, store.block_cache_bytes, "256MiB", MIB, 16 * TIB, "RocksDB's own cache."),
+    SIZE64("store.cache", O, store.cache_bytes, "1GiB", MIB, 16 * TIB,
+           "Embedding rows kept in memory. With `training.memory` a share of that, unless written."),
+    SIZE64("store.block_cache", O, store.block_cache_bytes, "256MiB", MIB, 16 * TIB,
+           "RocksDB's own cache. With `training.memory` a share of that, unless written."),
     BOOL("store.sync", O, store.sync, "true",
          "fsync every commit. Without it a power loss may cost the last commits (never their consistency)."),
 

@@ -2,6 +2,7 @@
 #include "base/metrics.h"
 #include <dirent.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,15 +53,30 @@ static void read_stat(void)
     slu_metric_set(metrics.start, (double)(now.tv_sec - up.tv_sec) + since_boot);
 }
 
-static void read_memory(void)
+void slu_process_tame_malloc(void)
 {
-    long pages;
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, 1 << 20); /* said once, it no longer grows by itself */
+    mallopt(M_TRIM_THRESHOLD, 4 << 20);
+}
+
+uint64_t slu_process_resident(void)
+{
+    long pages = 0;
     FILE *f = fopen("/proc/self/statm", "re");
     if (!f)
-        return;
-    if (fscanf(f, "%*d %ld", &pages) == 1)
-        slu_metric_set(metrics.memory, (double)pages * (double)sysconf(_SC_PAGESIZE));
+        return 0;
+    if (fscanf(f, "%*d %ld", &pages) != 1)
+        pages = 0;
     fclose(f);
+    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void read_memory(void)
+{
+    uint64_t bytes = slu_process_resident();
+    if (bytes)
+        slu_metric_set(metrics.memory, (double)bytes);
 }
 
 static void read_fds(void)

@@ -526,6 +526,7 @@ void slu_join_table_get_stats(const slu_join_table *t, slu_join_table_stats *out
         .cached_records = t->live,
         .cached_bytes = t->bytes + (t->mask + 1) * sizeof *t->index,
         .dirty_records = t->changed,
+        .dirty_bytes = t->live ? t->bytes * t->changed / t->live : 0,
         .timers_in_memory = slu_timers_in_memory(t->timers),
         .misses = t->misses,
     };

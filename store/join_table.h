@@ -52,6 +52,6 @@ int slu_join_table_flush(slu_join_table *t, slu_commit *c);
 void slu_join_table_committed(slu_join_table *t);
 
 typedef struct slu_join_table_stats {
-    uint64_t cached_records, cached_bytes, dirty_records, timers_in_memory, misses;
+    uint64_t cached_records, cached_bytes, dirty_records, dirty_bytes /* about */, timers_in_memory, misses;
 } slu_join_table_stats;
 void slu_join_table_get_stats(const slu_join_table *t, slu_join_table_stats *out);

@@ -714,6 +714,7 @@ void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)
         .cached_rows = rows,
         .cached_bytes = t->used_bytes,
         .dirty_rows = t->dirty_rows,
+        .dirty_bytes = t->dirty_bytes,
         .hits = t->hits,
         .misses = t->misses,
         .created = t->created,

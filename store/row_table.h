@@ -95,7 +95,7 @@ int slu_row_table_scan(slu_store *s,
                        void *ctx, slu_error *err);
 
 typedef struct slu_row_table_stats {
-    uint64_t cached_rows, cached_bytes, dirty_rows;
+    uint64_t cached_rows, cached_bytes, dirty_rows, dirty_bytes;
     uint64_t hits, misses, created, evicted, deleted; /* since open */
 } slu_row_table_stats;
 void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out);

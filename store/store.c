@@ -362,6 +362,21 @@ uint64_t slu_store_estimate_keys(slu_store *s, slu_family f)
     return n;
 }
 
+void slu_store_memory(slu_store *s, uint64_t *blocks, uint64_t *memtables)
+{
+    *memtables = *blocks = 0;
+    if (enter(s, NULL))
+        return;
+    *blocks = rocksdb_cache_get_usage(s->cache);
+    for (int f = 0; f < SLU_FAMILIES; f++) {
+        uint64_t bytes;
+        if (s->families[f] &&
+            !rocksdb_property_int_cf(s->db, s->families[f], "rocksdb.size-all-mem-tables", &bytes))
+            *memtables += bytes;
+    }
+    leave(s);
+}
+
 uint64_t slu_store_disk_bytes(slu_store *s)
 {
     return store_files_bytes(s->path);

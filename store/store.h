@@ -112,3 +112,5 @@ int slu_store_checkpoint(slu_store *s, const char *path, slu_error *err);
 /* RocksDB's estimate of keys in a family, bytes on disk; for metrics. @thread any */
 uint64_t slu_store_estimate_keys(slu_store *s, slu_family f);
 uint64_t slu_store_disk_bytes(slu_store *s);
+/* Memory that RocksDB holds in its block cache and in memtables. @thread any */
+void slu_store_memory(slu_store *s, uint64_t *blocks, uint64_t *memtables);

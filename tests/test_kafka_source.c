@@ -37,6 +37,7 @@ static void setup(void)
     cluster = rd_kafka_handle_mock_cluster(host);
     rd_kafka_mock_topic_create(cluster, "events", 2, 1);
     options = (slu_options){0};
+    options.memory.bytes[SLU_MEM_FETCH] = 32 << 20;
     options.kafka.brokers = (char *)(uintptr_t)rd_kafka_mock_cluster_bootstraps(cluster);
     options.kafka.group = "test";
     options.kafka.topics = topics;

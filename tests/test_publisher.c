@@ -21,6 +21,7 @@ static void setup(void)
     ck_assert_ptr_nonnull(mkdtemp(dir));
     slu_error_clear(&err);
     options = (slu_options){0};
+    options.memory.bytes[SLU_MEM_PUBLISH] = 32 << 20;
     options.kafka.delta_topic = "deltas";
     options.kafka.dead_letter_topic = "letters";
     options.publish.enabled = true;

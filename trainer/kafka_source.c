@@ -525,6 +525,14 @@ static const slu_source_ops kafka_ops = {
 static int open_consumer(kafka_source *s, slu_error *err)
 {
     const slu_kafka_opts *k = &s->options->kafka;
+    /* Half of the room for what waits, a quarter each for two responses that have just come; a message waits
+     * with some hundreds of bytes around it. A partition's queue that is full is not fetched for. */
+    uint64_t room = s->options->memory.bytes[SLU_MEM_FETCH], least = k->max_message_bytes + 4096ull;
+    char kbytes[24], messages[24], response[24], per_partition[24];
+    snprintf(kbytes, sizeof kbytes, "%" PRIu64, room / 2 / 1024);
+    snprintf(messages, sizeof messages, "%" PRIu64, room / 2 / 1024);
+    snprintf(response, sizeof response, "%" PRIu64, room / 4 > least ? room / 4 : least);
+    snprintf(per_partition, sizeof per_partition, "%" PRIu64, room / 16 < 1 << 20 ? room / 16 : 1 << 20);
     const slu_kafka_setting settings[] = {
         {"group.id", k->group},
         {"enable.auto.commit", "false"},
@@ -534,8 +542,10 @@ static int open_consumer(kafka_source *s, slu_error *err)
         {"allow.auto.create.topics", "false"},
         {"fetch.wait.max.ms", "100"},
         {"fetch.error.backoff.ms", "200"},
-        {"queued.max.messages.kbytes",
-         "65536"}, /* about a second of a busy stream: librdkafka pauses that long */
+        {"queued.max.messages.kbytes", kbytes},
+        {"queued.min.messages", messages},
+        {"fetch.max.bytes", response},
+        {"fetch.message.max.bytes", per_partition},
         {NULL, NULL},
     };
     s->trouble.component = "kafka";

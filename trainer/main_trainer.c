@@ -4,7 +4,9 @@
 #include "base/clock.h"
 #include "base/daemon.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "trainer/dashboard.h"
+#include "trainer/memory_watch.h"
 #include "trainer/partition_board.h"
 #include "trainer/publisher.h"
 #include <errno.h>
@@ -32,6 +34,7 @@ typedef struct trainer {
     slu_pipeline *pipeline;
     slu_dashboard *dashboard;
     slu_partition_board *board;
+    slu_memory_watch *memory;
     slu_admin *admin;
     /* monotonic */
     int64_t committed_us, mirrored_us, logged_us, base_us;
@@ -91,6 +94,8 @@ static slu_store_config store_config(const trainer *t)
     return (slu_store_config){
         .path = t->options->store.path,
         .block_cache_bytes = t->options->store.block_cache_bytes,
+        /* A flush begins when half of the room is used: what is being flushed has the other half. */
+        .write_buffer_bytes = t->options->memory.bytes[SLU_MEM_WRITES] / 2,
         .sync = t->options->store.sync,
         .create = true,
         .schema_text = slu_schema_text(t->schema),
@@ -194,6 +199,7 @@ static void close_all(trainer *t, int status)
         slu_publisher_close(t->publisher);
     slu_dashboard_free(t->dashboard);
     slu_partition_board_free(t->board);
+    slu_memory_watch_free(t->memory);
     slu_schema_free(t->schema);
     slu_options_free(t->options);
     free(t->offsets);
@@ -289,6 +295,9 @@ static void mirror(trainer *t, int64_t now)
     atomic_store(&t->partitions, facts.partitions);
     slu_dashboard_update(t->dashboard, t->pipeline, &facts);
     slu_partition_board_update(t->board, t->pipeline);
+    slu_pipeline_stats s;
+    slu_pipeline_get_stats(t->pipeline, &s);
+    slu_memory_watch_update(t->memory, t->store, &s);
     slu_daemon_notify("WATCHDOG=1");
     if (now - t->logged_us >= LOG_EVERY_US) {
         t->logged_us = now;
@@ -384,6 +393,9 @@ static int run(trainer *t, slu_error *err)
     if (rc)
         return rc;
     log_start(t);
+    t->memory = slu_memory_watch_new(&t->options->memory);
+    if (!t->memory)
+        return slu_fail(err, SLU_ENOMEM, "out of memory");
     slu_daemon_notify("READY=1");
     rc = loop(t, err);
     if (rc == 0 || rc == SLU_EKAFKA) { /* a model that is sound is committed, whatever became of Kafka */
@@ -405,6 +417,7 @@ int main(int argc, char **argv)
         .needs_config = true,
     };
     slu_cli_parse(&cli, argc, argv);
+    slu_process_tame_malloc();
     trainer t = {0};
     slu_error err = SLU_ERROR_INIT;
     bool logging = false;

@@ -269,10 +269,22 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
     return 0;
 }
 
+/* Everything that changed has to pass through a commit, and what did cannot be evicted before. */
+static bool memory_wants_commit(const slu_pipeline *p)
+{
+    slu_row_table_stats rows;
+    slu_join_table_stats join;
+    slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
+    slu_join_table_get_stats(p->join_table, &join);
+    return slu_row_table_pressure(slu_learner_rows(p->learner)) ||
+           join.cached_bytes > p->options->join.cache_bytes ||
+           rows.dirty_bytes + join.dirty_bytes > slu_memory_dirty_limit(&p->options->memory);
+}
+
 bool slu_pipeline_commit_due(const slu_pipeline *p)
 {
     return p->events_since_commit >= p->options->training.commit_events ||
-           slu_row_table_pressure(slu_learner_rows(p->learner));
+           (p->events_since_commit && memory_wants_commit(p));
 }
 
 int slu_pipeline_finish(slu_pipeline *p, slu_error *err)
@@ -418,6 +430,8 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
 {
     slu_row_table_stats rows;
     slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
+    slu_join_table_stats join;
+    slu_join_table_get_stats(p->join_table, &join);
     slu_metric_row fresh[2 * SLU_MAX_STEPS];
     uint32_t n = metrics ? slu_progress_rows(p->progress, fresh) : 0;
     pthread_mutex_lock(&p->stats_lock);
@@ -437,6 +451,7 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
     s->rows_created = rows.created;
     s->rows_expired = rows.deleted;
     s->row_cache_bytes = rows.cached_bytes;
+    s->join_cache_bytes = join.cached_bytes;
     s->join_records = slu_join_table_count(p->join_table);
     s->join_timers = slu_join_timer_count(p->join_table);
     s->outbox_waiting = slu_outbox_waiting(p->outbox, SLU_CHANNEL_DELTAS) +

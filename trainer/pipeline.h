@@ -74,7 +74,7 @@ typedef struct slu_pipeline_stats {
     uint64_t samples, batches, dense_steps, commits, version;
     int64_t watermark_us, newest_event_us, learned_through_us; /* the last by arrival clock */
     uint32_t pending_samples;
-    uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_records, join_timers,
+    uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_cache_bytes, join_records, join_timers,
         outbox_waiting;
     double loss_mean; /* per sample, exponentially smoothed */
     uint32_t n_metrics;

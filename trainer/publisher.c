@@ -122,12 +122,17 @@ static int open_kafka(slu_publisher *p, slu_error *err)
     char longest[24];
     /* Room for the schema's text in the first chunk of a base; the broker has the last word. */
     snprintf(longest, sizeof longest, "%" PRIu64, (uint64_t)o->publish.chunk_bytes + (1 << 20));
+    char kbytes[24],
+        messages[24]; /* half of the room; the other half is what librdkafka has around each message */
+    snprintf(kbytes, sizeof kbytes, "%" PRIu64, o->memory.bytes[SLU_MEM_PUBLISH] / 2 / 1024);
+    snprintf(messages, sizeof messages, "%" PRIu64, o->memory.bytes[SLU_MEM_PUBLISH] / 2 / 1024);
     const slu_kafka_setting settings[] = {
         {"enable.idempotence", "true"},
         {"message.timeout.ms", "0"}, /* never give up: the outbox would only send it again */
         {"topic.metadata.propagation.max.ms", "3600000"},
         {"linger.ms", "1"},
-        {"queue.buffering.max.kbytes", "65536"},
+        {"queue.buffering.max.kbytes", kbytes},
+        {"queue.buffering.max.messages", messages},
         {"message.max.bytes", longest},
         {NULL, NULL},
     };
