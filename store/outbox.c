@@ -231,6 +231,36 @@ int slu_outbox_recover(slu_outbox *o, send_fn *send, void *ctx, slu_error *err)
     return rc ? rc : r.rc;
 }
 
+typedef struct sending {
+    recovering r;
+    uint64_t end; /* first that is not committed */
+} sending;
+
+static bool send_committed(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    sending *g = ctx;
+    slu_channel ch;
+    uint64_t sequence;
+    if (parse_key(key, key_len, &ch, &sequence) && sequence >= g->end)
+        return false;
+    return recover_one(&g->r, key, key_len, value, value_len) && !g->r.rc;
+}
+
+int slu_outbox_send_again(slu_outbox *o, slu_channel ch, uint64_t sequence, send_fn *send, void *ctx,
+                          slu_error *err)
+{
+    channel *c = channel_of(o, ch);
+    sending g = {.r = {.outbox = o, .send = send, .ctx = ctx, .err = err}, .end = c->pending_first};
+    uint8_t from[KEY_BYTES], to = (uint8_t)(ch + 1);
+    g.r.expected[ch] = sequence;
+    make_key(from, ch, sequence);
+    int rc = slu_store_scan(o->store, SLU_FAMILY_OUTBOX, from, sizeof from, &to, 1, send_committed, &g, err);
+    if (!rc && !g.r.rc && g.r.expected[ch] < g.end)
+        rc = slu_fail(err, SLU_ECORRUPT, "store %s: outbox channel %d lacks message %llu",
+                      slu_store_path(o->store), (int)ch, (unsigned long long)g.r.expected[ch]);
+    return rc ? rc : g.r.rc;
+}
+
 void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence)
 {
     channel *c = channel_of(o, ch);

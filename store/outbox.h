@@ -27,6 +27,12 @@ int slu_outbox_recover(slu_outbox *o,
                        void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
                                     size_t len),
                        void *ctx, slu_error *err);
+/* Hands what is committed of |ch| from |sequence| on to |send| once more, read from the store: messages that
+ * a send let pass by. Codes as slu_outbox_recover. */
+int slu_outbox_send_again(slu_outbox *o, slu_channel ch, uint64_t sequence,
+                          void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
+                                       size_t len),
+                          void *ctx, slu_error *err);
 /* Everything of |ch| up to and including |sequence| was acknowledged; only what was handed to |send| can be.
  */
 void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence);

@@ -17,10 +17,19 @@ typedef struct record {
     slu_row_sum sum;
     uint32_t n_tables;
     uint32_t *served; /* (n_tables), owned */
+    uint64_t *rows;   /* (n_tables), owned */
 } record;
 
-void slu_row_sum_record(slu_commit *c, uint64_t version, const uint32_t *served, uint32_t n_tables,
-                        slu_row_sum sum)
+enum { TABLE_BYTES = sizeof(uint32_t) + sizeof(uint64_t) };
+
+static void record_free(record *r)
+{
+    free(r->served);
+    free(r->rows);
+}
+
+void slu_row_sum_record(slu_commit *c, uint64_t version, const uint32_t *served, const uint64_t *rows,
+                        uint32_t n_tables, slu_row_sum sum)
 {
     slu_buf b = SLU_BUF_INIT;
     uint8_t bytes[SLU_SUM_BYTES];
@@ -28,8 +37,10 @@ void slu_row_sum_record(slu_commit *c, uint64_t version, const uint32_t *served,
     slu_put_u64(&b, version);
     slu_put_bytes(&b, bytes, sizeof bytes);
     slu_put_u32(&b, n_tables);
-    for (uint32_t i = 0; i < n_tables; i++)
+    for (uint32_t i = 0; i < n_tables; i++) {
         slu_put_u32(&b, served[i]);
+        slu_put_u64(&b, rows[i]);
+    }
     slu_state_put_bytes(c, RECORD, b.data, b.len);
     slu_buf_free(&b);
 }
@@ -46,19 +57,22 @@ static int read_record(slu_store *s, record *out, slu_error *err)
     out->version = slu_get_u64(&r);
     const uint8_t *sum = slu_get_bytes(&r, SLU_SUM_BYTES);
     out->n_tables = slu_get_u32(&r);
-    if (r.bad || slu_reader_left(&r) != (size_t)out->n_tables * sizeof *out->served) {
+    if (r.bad || slu_reader_left(&r) != (size_t)out->n_tables * TABLE_BYTES) {
         rc = slu_fail(err, SLU_ECORRUPT, "store %s: value '%s' is damaged; restore a backup",
                       slu_store_path(s), RECORD);
         goto done;
     }
     out->sum = slu_sum_read(sum);
     out->served = malloc((out->n_tables + 1) * sizeof *out->served);
-    if (!out->served) {
+    out->rows = malloc((out->n_tables + 1) * sizeof *out->rows);
+    if (!out->served || !out->rows) {
         rc = slu_fail(err, SLU_ENOMEM, "store %s: out of memory", slu_store_path(s));
         goto done;
     }
-    for (uint32_t i = 0; i < out->n_tables; i++)
+    for (uint32_t i = 0; i < out->n_tables; i++) {
         out->served[i] = slu_get_u32(&r);
+        out->rows[i] = slu_get_u64(&r);
+    }
 done:
     slu_buf_free(&b);
     return rc;
@@ -71,7 +85,7 @@ typedef struct summing {
     const uint32_t *served; /* (n_tables) */
     uint32_t n_tables;
     slu_row_sum sum;
-    uint64_t rows;
+    uint64_t *rows; /* (n_tables) */
     int rc;
     slu_error *err;
 } summing;
@@ -90,33 +104,34 @@ static bool sum_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint
         return false;
     }
     slu_row_sum_add(&g->sum, table, id, v, g->served[table]);
-    g->rows++;
+    g->rows[table]++;
     return true;
 }
 
 static int sum_rows(slu_store *s, const uint32_t *served, uint32_t n_tables, slu_row_sum *out, uint64_t *rows,
                     slu_error *err)
 {
-    summing g = {.path = slu_store_path(s), .served = served, .n_tables = n_tables, .err = err};
+    summing g = {.path = slu_store_path(s), .served = served, .n_tables = n_tables, .rows = rows, .err = err};
+    memset(rows, 0, n_tables * sizeof *rows);
     int rc = slu_row_table_scan(s, sum_row, &g, err);
     *out = g.sum;
-    *rows = g.rows;
     return rc ? rc : g.rc;
 }
 
 int slu_row_sum_load(slu_store *s, uint64_t version, const uint32_t *served, uint32_t n_tables,
-                     slu_row_sum *out, slu_error *err)
+                     slu_row_sum *out, uint64_t *rows, slu_error *err)
 {
     record r;
-    uint64_t rows;
     int rc = read_record(s, &r, err);
     bool good = !rc && r.version == version && r.n_tables == n_tables &&
                 !memcmp(r.served, served, n_tables * sizeof *served);
-    if (good)
+    if (good) {
         *out = r.sum;
-    else if (!rc || rc == SLU_ENOTFOUND)
-        rc = sum_rows(s, served, n_tables, out, &rows, err);
-    free(r.served);
+        memcpy(rows, r.rows, n_tables * sizeof *rows);
+    } else if (!rc || rc == SLU_ENOTFOUND) {
+        rc = sum_rows(s, served, n_tables, out, rows, err);
+    }
+    record_free(&r);
     return rc;
 }
 
@@ -193,11 +208,19 @@ static int sum_trainer(slu_store *s, slu_store_sums *out, slu_error *err)
             "store %s: no sum was recorded: its last commit is of an older version of Sluice; let the "
             "trainer commit once",
             slu_store_path(s));
+    uint64_t *rows = rc ? NULL : calloc(r.n_tables + 1, sizeof *rows);
+    if (!rc && !rows)
+        rc = slu_fail(err, SLU_ENOMEM, "store %s: out of memory", slu_store_path(s));
     if (!rc)
-        rc = sum_rows(s, r.served, r.n_tables, &out->row_sum, &out->rows, err);
+        rc = sum_rows(s, r.served, r.n_tables, &out->row_sum, rows, err);
+    for (uint32_t i = 0; !rc && i < r.n_tables; i++) {
+        out->rows += rows[i];
+        out->record_rows += r.rows[i];
+    }
     out->recorded = !rc && r.version == out->version;
     out->record = r.sum;
-    free(r.served);
+    free(rows);
+    record_free(&r);
     return rc;
 }
 

@@ -41,6 +41,7 @@ typedef struct table {
     char **chunks;        /* (n_chunks of cap_chunks) */
     uint32_t n_chunks, cap_chunks;
     uint32_t rows;
+    uint64_t summed;    /* rows whose ->summed is set, in memory or not */
     index_entry *index; /* (mask + 1) */
     uint32_t mask;
     id_list dirty;   /* ids of DIRTY rows */
@@ -466,17 +467,20 @@ int slu_row_table_fetch(slu_row_table *t, uint32_t which, const uint64_t *ids, s
 
 static void leave_sum(slu_row_table *t, uint32_t which, slu_row *row)
 {
-    if (row->summed)
-        slu_row_sum_remove(&t->sum, which, row->id, row->v, t->tables[which].served);
+    if (!row->summed)
+        return;
+    slu_row_sum_remove(&t->sum, which, row->id, row->v, t->tables[which].served);
+    t->tables[which].summed--;
     row->summed = 0;
 }
 
 static void join_sum(slu_row_table *t, uint32_t which, slu_row *row)
 {
-    bool counts = row->admitted && !row->deleted;
-    if (counts && !row->summed)
-        slu_row_sum_add(&t->sum, which, row->id, row->v, t->tables[which].served);
-    row->summed = counts;
+    if (row->summed || !row->admitted || row->deleted)
+        return;
+    slu_row_sum_add(&t->sum, which, row->id, row->v, t->tables[which].served);
+    t->tables[which].summed++;
+    row->summed = 1;
 }
 
 void slu_row_mark(slu_row_table *t, uint32_t which, slu_row *row)
@@ -657,9 +661,16 @@ slu_row_sum slu_row_table_sum(const slu_row_table *t)
     return t->sum;
 }
 
-void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored)
+uint64_t slu_row_table_served(const slu_row_table *t, uint32_t which)
+{
+    return t->tables[which].summed;
+}
+
+void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored, const uint64_t *served)
 {
     t->sum = stored;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        t->tables[i].summed = served[i];
 }
 
 /* ---- scanning ---- */
@@ -703,6 +714,17 @@ int slu_row_table_scan(slu_store *s,
     int rc = slu_store_scan(s, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, scan_row, &scan, err);
     slu_buf_free(&scan.floats);
     return rc ? rc : scan.rc;
+}
+
+int slu_row_table_walk(slu_store *s, slu_cursor *at, size_t n,
+                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
+                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
+                       void *ctx, slu_error *err)
+{
+    scanning scan = {.each = each, .ctx = ctx, .path = slu_store_path(s), .err = err};
+    int rc = slu_cursor_next(at, n, scan_row, &scan, err);
+    slu_buf_free(&scan.floats);
+    return rc < 0 || !scan.rc ? rc : scan.rc;
 }
 
 void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)

@@ -85,11 +85,20 @@ void slu_row_table_committed(slu_row_table *t);
  * flushes it means nothing. It costs a hash when a row is first changed after a flush and one when it is
  * written. After opening it is {0, 0}: whoever opened tells what the stored rows add up to. */
 slu_row_sum slu_row_table_sum(const slu_row_table *t);
-void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored);
+uint64_t slu_row_table_served(const slu_row_table *t,
+                              uint32_t table); /* rows of a table that are in the sum */
+/* |served| (n_tables) as slu_row_table_served. */
+void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored, const uint64_t *served);
 
 /* Walks every stored row of the last commit in key order: bases, digests, dumps. |v| has |floats| floats; not
  * aligned beyond 4 bytes. Stops when |each| returns false. @thread any */
 int slu_row_table_scan(slu_store *s,
+                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
+                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
+                       void *ctx, slu_error *err);
+
+/* The same in pieces: up to |n| rows of a cursor over family ROWS; returns what slu_cursor_next returns. */
+int slu_row_table_walk(slu_store *s, slu_cursor *at, size_t n,
                        bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
                                     uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
                        void *ctx, slu_error *err);

@@ -141,6 +141,80 @@ int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len
     return rc;
 }
 
+/* ---- walking in pieces ---- */
+
+int slu_cursor_open(slu_store *s, slu_family f, slu_cursor **cp, slu_error *err)
+{
+    *cp = NULL;
+    slu_cursor *c = calloc(1, sizeof *c);
+    if (!c)
+        return slu_fail(err, SLU_ENOMEM, "store %s: out of memory", s->path);
+    int rc = enter(s, err);
+    if (rc) {
+        free(c);
+        return rc;
+    }
+    c->store = s;
+    c->options = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_fill_cache(c->options, 0);                     /* as in scan_family */
+    c->at = rocksdb_create_iterator_cf(s->db, c->options, s->families[f]); /* its view is of this moment */
+    rocksdb_iter_seek_to_first(c->at);
+    c->next = s->cursors;
+    s->cursors = c;
+    leave(s);
+    *cp = c;
+    return 0;
+}
+
+int slu_cursor_next(slu_cursor *c, size_t n, scan_fn *each, void *ctx, slu_error *err)
+{
+    slu_store *s = c->store;
+    int rc = enter(s, err);
+    if (rc)
+        return rc;
+    if (!c->at) {
+        leave(s);
+        return slu_fail(err, SLU_EAGAIN, "store %s: was reopened during a walk; begin anew", s->path);
+    }
+    for (bool more = true; n && more && rocksdb_iter_valid(c->at); n--) {
+        size_t key_len, value_len;
+        const char *key = rocksdb_iter_key(c->at, &key_len);
+        const char *value = rocksdb_iter_value(c->at, &value_len);
+        more = each(ctx, key, key_len, value, value_len);
+        rocksdb_iter_next(c->at);
+    }
+    char *words = NULL;
+    rocksdb_iter_get_error(c->at, &words);
+    rc = words ? store_translate(s->path, "scanning", words, err) : rocksdb_iter_valid(c->at);
+    leave(s);
+    return rc;
+}
+
+/* The database is about to go. */
+static void lose_view(slu_cursor *c)
+{
+    if (c->at)
+        rocksdb_iter_destroy(c->at);
+    c->at = NULL;
+}
+
+void slu_cursor_close(slu_cursor *c)
+{
+    if (!c)
+        return;
+    slu_store *s = c->store;
+    pthread_rwlock_rdlock(&s->lock);
+    for (slu_cursor **p = &s->cursors; *p; p = &(*p)->next)
+        if (*p == c) {
+            *p = c->next;
+            break;
+        }
+    lose_view(c);
+    pthread_rwlock_unlock(&s->lock);
+    rocksdb_readoptions_destroy(c->options);
+    free(c);
+}
+
 /* ---- committing ---- */
 
 slu_commit *slu_commit_begin(slu_store *s)
@@ -215,6 +289,8 @@ static int reopen(slu_store *s, slu_error *err)
                         s->path);
     int rc = store_check_room(s->path, err); /* before it is closed: reading still works */
     if (!rc) {
+        for (slu_cursor *c = s->cursors; c; c = c->next)
+            lose_view(c);
         store_close_db(s);
         rc = store_open_db(s, err);
     }

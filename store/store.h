@@ -82,6 +82,20 @@ int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len
                                 size_t value_len),
                    void *ctx, slu_error *err);
 
+/* A walk over the whole of a family as the last commit left it when the cursor was opened, in as many pieces
+ * as one likes: commits go on meanwhile. Files and memory that the walk still needs are kept, so do not
+ * dawdle. Close all before the store. @thread the owner */
+typedef struct slu_cursor slu_cursor;
+int slu_cursor_open(slu_store *s, slu_family f, slu_cursor **cp, slu_error *err);
+/* Hands out up to |n| entries, fewer when |each| returns false. Returns 1: go on, 0: that was the last;
+ * SLU_EIO, SLU_ECORRUPT; SLU_EAGAIN: the store had to be reopened after a failed write and the view is lost,
+ * begin anew. */
+int slu_cursor_next(slu_cursor *c, size_t n,
+                    bool (*each)(void *ctx, const void *key, size_t key_len, const void *value,
+                                 size_t value_len),
+                    void *ctx, slu_error *err);
+void slu_cursor_close(slu_cursor *c); /* NULL is fine */
+
 /* A commit under construction: begin, put and delete, write; then again put and delete for the next one, or
  * abandon, which gives the handle back to the store (a later begin reuses it, so its memory stays warm).
  * Belongs to the store: closing the store frees all of them. */

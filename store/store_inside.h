@@ -26,6 +26,7 @@ struct slu_store {
     rocksdb_writeoptions_t *write;
     rocksdb_cache_t *cache;
     slu_commit *all_commits;
+    slu_cursor *cursors;
     /* What the file SLUICE says (store_mark.h); for writers. */
     slu_mark_file *mark;
     bool marking;         /* it was opened in order */
@@ -34,6 +35,13 @@ struct slu_store {
     uint64_t seen_manifest, seen_size;
     int64_t seen_at_us;
     slu_mark noted;
+};
+
+struct slu_cursor {
+    slu_store *store;
+    rocksdb_iterator_t *at; /* NULL: lost, the database was reopened */
+    rocksdb_readoptions_t *options;
+    slu_cursor *next; /* all cursors of the store */
 };
 
 /* Turns RocksDB's words into a code and a message with the remedy. Frees |words|. */

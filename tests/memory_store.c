@@ -303,6 +303,50 @@ int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len
     return 0;
 }
 
+struct slu_cursor {
+    entries view;
+    size_t at;
+    slu_family family;
+};
+
+int slu_cursor_open(slu_store *s, slu_family f, slu_cursor **cp, slu_error *err)
+{
+    (void)s;
+    *cp = NULL;
+    int rc = maybe_fail(err);
+    if (rc)
+        return rc;
+    slu_cursor *c = checked(calloc(1, sizeof *c));
+    c->family = f;
+    copy_all(&c->view, &all);
+    c->at = place_of(&c->view, f, NULL, 0);
+    *cp = c;
+    return 0;
+}
+
+int slu_cursor_next(slu_cursor *c, size_t n,
+                    bool (*each)(void *ctx, const void *key, size_t key_len, const void *value,
+                                 size_t value_len),
+                    void *ctx, slu_error *err)
+{
+    int rc = maybe_fail(err);
+    if (rc)
+        return rc;
+    for (bool more = true; n && more && c->at < c->view.n && c->view.v[c->at].family == c->family; n--) {
+        const memory_entry *e = &c->view.v[c->at++];
+        more = each(ctx, e->key, e->key_len, e->value, e->value_len);
+    }
+    return c->at < c->view.n && c->view.v[c->at].family == c->family;
+}
+
+void slu_cursor_close(slu_cursor *c)
+{
+    if (!c)
+        return;
+    clear(&c->view);
+    free(c);
+}
+
 slu_commit *slu_commit_begin(slu_store *s)
 {
     slu_commit *c = checked(calloc(1, sizeof *c));

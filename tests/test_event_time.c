@@ -83,7 +83,7 @@ static void create(world *w, uint32_t n)
 {
     *w = (world){.directory = sample_directory(), .n = n, .now_us = T0 + YEAR};
     w->store = sample_store(w->directory, schema);
-    slu_sink sink = {take_letter, no_base, none_acked, w};
+    slu_sink sink = {.send = take_letter, .send_base = no_base, .acked = none_acked, .ctx = w};
     slu_pipeline_config c = {.options = options,
                              .schema = schema,
                              .store = w->store,

@@ -44,7 +44,7 @@ static slu_store *trainer_store(uint64_t ids, uint64_t version, uint64_t recorde
     slu_state_put_floats(c, "params", (const float[]){1, 2, 3}, 3);
     slu_state_put_u64(c, "~version", version);
     if (recorded)
-        slu_row_sum_record(c, recorded, SERVED, TABLES, sum);
+        slu_row_sum_record(c, recorded, SERVED, (const uint64_t[]){5, 6}, TABLES, sum);
     sample_write(c);
     slu_commit_abandon(c);
     return s;
@@ -55,11 +55,13 @@ static void expect(slu_row_sum a, slu_row_sum b)
     ck_assert_msg(a.lo == b.lo && a.hi == b.hi, "sums differ");
 }
 
+static uint64_t rows[TABLES];
+
 static slu_row_sum load(slu_store *s, uint64_t version, const uint32_t *served)
 {
     slu_row_sum sum;
     slu_error err = SLU_ERROR_INIT;
-    ck_assert_msg(!slu_row_sum_load(s, version, served, TABLES, &sum, &err), "%s", err.message);
+    ck_assert_msg(!slu_row_sum_load(s, version, served, TABLES, &sum, rows, &err), "%s", err.message);
     return sum;
 }
 
@@ -68,7 +70,9 @@ START_TEST(test_record_is_believed_when_it_fits)
     const slu_row_sum wrong = {1, 2};
     slu_store *s = trainer_store(50, 7, 7, wrong);
     expect(load(s, 7, SERVED), wrong); /* no walk */
+    ck_assert(rows[0] == 5 && rows[1] == 6);
     expect(load(s, 8, SERVED), expected_sum(50));
+    ck_assert(rows[0] == 34 && rows[1] == 34);
     static const uint32_t other[TABLES] = {4, 1};
     slu_row_sum sum = load(s, 7, other);
     ck_assert(sum.lo != wrong.lo && sum.lo != expected_sum(50).lo);
@@ -79,7 +83,7 @@ START_TEST(test_record_is_believed_when_it_fits)
     expect(load(s, 7, SERVED), expected_sum(20));
     static const uint32_t more[TABLES] = {4, FLOATS + 1};
     slu_error err = SLU_ERROR_INIT;
-    ck_assert_int_eq(slu_row_sum_load(s, 7, more, TABLES, &sum, &err), SLU_EFORMAT);
+    ck_assert_int_eq(slu_row_sum_load(s, 7, more, TABLES, &sum, rows, &err), SLU_EFORMAT);
     slu_store_close(s);
 }
 END_TEST
@@ -93,7 +97,7 @@ START_TEST(test_damaged_record)
     slu_row_sum sum;
     slu_store_sums sums;
     slu_error err = SLU_ERROR_INIT;
-    ck_assert_int_eq(slu_row_sum_load(s, 7, SERVED, TABLES, &sum, &err), SLU_ECORRUPT);
+    ck_assert_int_eq(slu_row_sum_load(s, 7, SERVED, TABLES, &sum, rows, &err), SLU_ECORRUPT);
     ck_assert_ptr_nonnull(strstr(err.message, "~row_sum"));
     ck_assert_int_eq(slu_store_sums_of(s, &sums, &err), SLU_ECORRUPT);
     slu_store_close(s);
@@ -107,6 +111,7 @@ START_TEST(test_both_kinds_of_store)
     slu_store *s = trainer_store(50, 7, 7, expected_sum(50));
     ck_assert_msg(!slu_store_sums_of(s, &trainer, &err), "%s", err.message);
     ck_assert(!trainer.scorer && trainer.recorded);
+    ck_assert(trainer.rows == 68 && trainer.record_rows == 11);
     ck_assert_uint_eq(trainer.version, 7);
     expect(trainer.row_sum, expected_sum(50));
     expect(trainer.record, expected_sum(50));

@@ -535,8 +535,13 @@ START_TEST(test_disk_full)
         ck_assert_msg(strstr(err.message, "disk is full") != NULL, "%s", err.message);
         ck_assert_uint_eq(slu_commit_bytes(c), bytes);
     }
+    slu_cursor *walk; /* whose view the reopening takes away */
+    slu_error lost = SLU_ERROR_INIT;
+    ck_assert_int_eq(slu_cursor_open(s, SLU_FAMILY_META, &walk, &lost), 0);
     ck_assert_int_eq(unlink(filler), 0);
     sample_write(c);
+    ck_assert_int_eq(slu_cursor_next(walk, 1, NULL, NULL, &lost), SLU_EAGAIN);
+    slu_cursor_close(walk);
     expect(s, SLU_FAMILY_META, "a", "2");
     snprintf(key, sizeof key, "row %d", 299);
     slu_buf b = SLU_BUF_INIT;
@@ -552,7 +557,7 @@ START_TEST(test_disk_full)
 }
 END_TEST
 
-/* ---- killed at any moment ---- */
+/* ---- walking in pieces ---- */
 
 static void commit_number(slu_store *s, slu_commit *c, uint64_t number)
 {
@@ -567,6 +572,41 @@ static void commit_number(slu_store *s, slu_commit *c, uint64_t number)
     (void)s;
     sample_write(c);
 }
+
+static bool count_entry(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    uint64_t *n = ctx, stored;
+    (void)key, (void)key_len;
+    ck_assert_uint_eq(value_len, sizeof stored);
+    memcpy(&stored, value, sizeof stored);
+    ck_assert_uint_eq(stored, 1); /* of the first commit */
+    return ++*n % 3 != 0;
+}
+
+START_TEST(test_cursor)
+{
+    slu_store *s = sample_open();
+    slu_commit *c = slu_commit_begin(s);
+    commit_number(s, c, 1);
+    slu_cursor *one, *two;
+    slu_error err = SLU_ERROR_INIT;
+    ck_assert_int_eq(slu_cursor_open(s, SLU_FAMILY_ROWS, &one, &err), 0);
+    ck_assert_int_eq(slu_cursor_open(s, SLU_FAMILY_ROWS, &two, &err), 0);
+    uint64_t seen = 0, n = 2;
+    for (int rc = 1; rc; n++) { /* other commits change and add keys meanwhile */
+        rc = slu_cursor_next(one, n % 2 ? 100 : 2, count_entry, &seen, &err);
+        ck_assert_int_ge(rc, 0);
+        commit_number(s, c, n);
+    }
+    ck_assert_uint_eq(seen, 21);
+    slu_cursor_close(one);
+    slu_cursor_close(two);
+    slu_cursor_close(NULL);
+    slu_store_close(s);
+}
+END_TEST
+
+/* ---- killed at any moment ---- */
 
 static uint64_t number_of(slu_store *s, slu_family f)
 {
@@ -656,6 +696,7 @@ int main(void)
     tcase_add_test(tc, test_corrupt_file);
     tcase_add_test(tc, test_not_writable);
     tcase_add_test(tc, test_disk_full);
+    tcase_add_test(tc, test_cursor);
     tcase_add_test(tc, test_killed);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

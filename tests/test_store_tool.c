@@ -119,7 +119,7 @@ START_TEST(test_sums)
     slu_row_key_write(key, 0, 5);
     slu_commit_put(c, SLU_FAMILY_ROWS, key, sizeof key, value, slu_row_value_write(value, 9, 9, true, v, 2));
     slu_row_sum_add(&sum, 0, 5, v, 1);
-    slu_row_sum_record(c, 12, (const uint32_t[]){1}, 1, sum);
+    slu_row_sum_record(c, 12, (const uint32_t[]){1}, (const uint64_t[]){1}, 1, sum);
     sample_write(c);
     char line[80];
     snprintf(line, sizeof line, "row sum      %016llx%016llx\n", (unsigned long long)sum.hi,

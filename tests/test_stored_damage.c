@@ -28,7 +28,7 @@ static uint64_t none(void *ctx, slu_channel ch)
     return 0;
 }
 
-static const slu_sink sink = {nothing, no_base, none, NULL};
+static const slu_sink sink = {.send = nothing, .send_base = no_base, .acked = none};
 
 static int open_pipeline(slu_store **store, slu_pipeline **p, slu_error *err)
 {

@@ -131,7 +131,7 @@ typedef struct trainer {
 static void trainer_begin(trainer *t, int which)
 {
     t->store = sample_store(t->directory, schema);
-    slu_sink sink = {sink_send, sink_send_base, sink_acked, t->topic};
+    slu_sink sink = {.send = sink_send, .send_base = sink_send_base, .acked = sink_acked, .ctx = t->topic};
     slu_pipeline_config c = {.options = options[which],
                              .schema = schema,
                              .store = t->store,
@@ -236,6 +236,7 @@ static void expect_sums(trainer *t, uint64_t seed)
     slu_store_sums sums;
     OK(slu_store_sums_of(t->store, &sums, err));
     ck_assert(sums.recorded);
+    ck_assert_uint_eq(sums.record_rows, sums.rows);
     ck_assert_msg(sums.record.lo == sums.row_sum.lo && sums.record.hi == sums.row_sum.hi,
                   "seed %llu: the rows add up to something else", (unsigned long long)seed);
     const slu_buf *last = &t->topic->m[t->topic->n - 1].bytes;
@@ -273,6 +274,17 @@ static void expect_same(trainer *t, scorer *s, uint64_t seed)
 
 /* ---- histories ---- */
 
+/* True when that was the last one of a base. */
+static bool base_piece(trainer *t)
+{
+    slu_error err = SLU_ERROR_INIT;
+    bool going = slu_pipeline_base_going(t->pipeline);
+    int rc = slu_pipeline_base_next(t->pipeline, &err);
+    ck_assert_msg(rc >= 0, "%s", err.message);
+    ck_assert_int_eq(rc, slu_pipeline_base_going(t->pipeline));
+    return going && !rc;
+}
+
 START_TEST(test_any_history)
 {
     const uint64_t seed = 100 + (uint64_t)_i;
@@ -285,6 +297,7 @@ START_TEST(test_any_history)
     scorer_begin(&late, 0);
     trainer_begin(&t, 0);
     int committed = 0;
+    unsigned bases = 0;
     for (int i = 0; i < EVENTS; i++) {
         trainer_feed(&t, seed, i);
         if (slu_rng_below(&r, 25) == 0) {
@@ -295,6 +308,14 @@ START_TEST(test_any_history)
             OK(slu_pipeline_publish_base(t.pipeline, err));
             committed = i + 1;
         }
+        if (slu_rng_below(&r, 100) == 0) { /* one in pieces, while learning goes on */
+            committed = slu_pipeline_base_going(t.pipeline) ? committed : i + 1;
+            OK(slu_pipeline_base_begin(t.pipeline, err));
+        }
+        if (slu_rng_below(&r, 3) == 0)
+            bases += base_piece(&t);
+        if (slu_rng_below(&r, 400) == 0)
+            OK(slu_pipeline_base_abandon(t.pipeline, err));
         if (slu_rng_below(&r, 10) == 0)
             topic_reach(&topic, topic.safe + slu_rng_below(&r, topic.n - topic.safe + 1));
         if (slu_rng_below(&r, 90) == 0) { /* kill -9, perhaps in the middle of a version's chunks */
@@ -311,6 +332,9 @@ START_TEST(test_any_history)
         }
     }
     OK(slu_pipeline_commit(t.pipeline, err));
+    while (slu_pipeline_base_going(t.pipeline))
+        bases += base_piece(&t);
+    ck_assert_uint_gt(bases, 2);
     topic_reach(&topic, topic.n);
     /* Whoever has read from the beginning never had to wait for a base. */
     scorer_read(&follower, &topic, topic.n);

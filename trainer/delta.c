@@ -170,6 +170,13 @@ static void make_room(slu_delta_builder *b, uint32_t table, size_t bytes)
     b->anything = true;
 }
 
+uint32_t slu_delta_rows_per_chunk(uint32_t served, size_t chunk_bytes)
+{
+    size_t row = sizeof(uint64_t) + served * sizeof(float), head = HEAD_BYTES + BLOCK_BYTES;
+    size_t n = chunk_bytes > head ? (chunk_bytes - head) / row : 0;
+    return n < 1 ? 1 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+}
+
 void slu_delta_row(slu_delta_builder *b, uint32_t table, uint64_t id, const float *v)
 {
     uint32_t n = b->served[table];
@@ -223,21 +230,22 @@ void slu_delta_dense(slu_delta_builder *b, const float *params, size_t total)
 static void put_head(const slu_delta_builder *b, size_t chunk, slu_buf *out)
 {
     const slu_delta_head *h = &b->head;
+    size_t number = h->first_chunk + chunk, chunks = h->chunks ? h->chunks : b->n_chunks;
     put_uint(out, 1, h->version);
     put_uint(out, 2,
              h->base ? SLUICE__V1__DELTA_KIND__DELTA_KIND_BASE : SLUICE__V1__DELTA_KIND__DELTA_KIND_DELTA);
     put_uint(out, 3, h->base ? 0 : h->previous_version);
-    put_uint(out, 4, chunk);
-    put_uint(out, 5, b->n_chunks);
+    put_uint(out, 4, number);
+    put_uint(out, 5, chunks);
     put_tag(out, 6, WIRE_FIXED64);
     slu_put_u64(out, h->schema_fingerprint);
-    if (chunk == 0)
+    if (number == 0)
         put_field(out, 7, b->schema_text.data, b->schema_text.len);
     put_sint(out, 10, h->learned_through_us);
     put_sint(out, 11, h->committed_us);
     put_tag(out, 12, WIRE_FIXED64);
     slu_put_u64(out, h->lineage);
-    if (b->has_sums && chunk + 1 == b->n_chunks) {
+    if (b->has_sums && number + 1 == chunks) {
         put_field(out, 13, b->row_sum, sizeof b->row_sum);
         put_field(out, 14, b->dense_digest, sizeof b->dense_digest);
     }

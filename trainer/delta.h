@@ -17,6 +17,9 @@ typedef struct slu_delta_head {
     uint64_t schema_fingerprint;
     const char *schema_text; /* base only */
     int64_t learned_through_us, committed_us;
+    /* When this is a part of the version only (a base in pieces): number of its first chunk, and of all
+     * chunks. */
+    uint32_t first_chunk, chunks;
 } slu_delta_head;
 
 /* |served| (n_tables): floats per row that scorers need. */
@@ -29,6 +32,8 @@ void slu_delta_tombstone(slu_delta_builder *b, uint32_t table, uint64_t id);
 void slu_delta_dense(slu_delta_builder *b, const float *params, size_t n);
 /* What the model adds up to after this version: goes with the last chunk. Not called: it says nothing. */
 void slu_delta_sums(slu_delta_builder *b, slu_row_sum rows, slu_hash128 dense);
+/* Rows of |served| floats that fit into a chunk of |chunk_bytes| which holds nothing else; at least 1. */
+uint32_t slu_delta_rows_per_chunk(uint32_t served, size_t chunk_bytes);
 /* True when nothing was added since begin. */
 bool slu_delta_empty(const slu_delta_builder *b);
 /* Hands out all chunks in order (at least one, even when empty). */

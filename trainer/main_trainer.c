@@ -38,6 +38,8 @@ typedef struct trainer {
     slu_admin *admin;
     /* monotonic */
     int64_t committed_us, mirrored_us, logged_us, base_us;
+    int64_t base_began_us, base_next_us, base_worked_us, base_longest_us; /* of the base on its way */
+    uint64_t base_bytes_before, deltas_before;
     bool base_sent;
     uint64_t base_bytes, bytes_at_base; /* size of the last base; deltas published by then */
     int64_t learned_through_us;         /* as of the last commit */
@@ -254,7 +256,7 @@ static int commit(trainer *t, slu_error *err)
 static bool base_due(trainer *t)
 {
     const slu_publish_opts *p = &t->options->publish;
-    if (!p->enabled)
+    if (!p->enabled || slu_pipeline_base_going(t->pipeline))
         return false;
     if (!t->base_sent) { /* the first one as soon as there is a model: scorers of another lineage wait for it
                           */
@@ -267,20 +269,45 @@ static bool base_due(trainer *t)
            slu_publisher_delta_bytes(t->publisher) - t->bytes_at_base >= limit;
 }
 
-static int publish_base(trainer *t, slu_error *err)
+static int begin_base(trainer *t, slu_error *err)
 {
-    int64_t start = mono();
-    uint64_t before = slu_publisher_base_bytes(t->publisher);
-    int rc = slu_pipeline_publish_base(t->pipeline, err);
-    if (rc)
-        return rc;
+    t->base_began_us = mono();
+    t->base_worked_us = t->base_longest_us = 0;
+    t->base_bytes_before = slu_publisher_base_bytes(t->publisher);
+    t->deltas_before = slu_publisher_delta_bytes(t->publisher);
+    return slu_pipeline_base_begin(t->pipeline, err);
+}
+
+static void base_is_out(trainer *t)
+{
     t->base_sent = true;
     t->base_us = mono();
-    t->base_bytes = slu_publisher_base_bytes(t->publisher) - before;
-    t->bytes_at_base = slu_publisher_delta_bytes(t->publisher);
+    t->base_bytes = slu_publisher_base_bytes(t->publisher) - t->base_bytes_before;
+    t->bytes_at_base = t->deltas_before;
     SLU_INFO("trainer", "published base", SLU_U64("bytes", t->base_bytes),
-             SLU_F64("seconds", (double)(t->base_us - start) / 1e6));
-    return 0;
+             SLU_F64("seconds", (double)(t->base_us - t->base_began_us) / 1e6),
+             SLU_F64("worked_seconds", (double)t->base_worked_us / 1e6),
+             SLU_F64("longest_stall_seconds", (double)t->base_longest_us / 1e6));
+}
+
+/* A base takes at most a third of the time, in short pieces, so that learning goes on beside it. */
+static int base_piece(trainer *t, slu_error *err)
+{
+    int64_t start = mono();
+    if (!slu_pipeline_base_going(t->pipeline) || start < t->base_next_us)
+        return 0;
+    int rc = slu_pipeline_base_next(t->pipeline, err);
+    int64_t took = mono() - start;
+    t->base_worked_us += took;
+    t->base_longest_us = took > t->base_longest_us ? took : t->base_longest_us;
+    t->base_next_us = start + 3 * took;
+    if (rc == 0)
+        base_is_out(t);
+    if (rc == SLU_EAGAIN) { /* still due: it begins again after the next commit */
+        SLU_WARN("trainer", "the base is begun again", SLU_STR("reason", err->message));
+        slu_error_clear(err);
+    }
+    return rc == 1 || rc == SLU_EAGAIN ? 0 : rc;
 }
 
 static void mirror(trainer *t, int64_t now)
@@ -309,7 +336,8 @@ static int feed_next(trainer *t, int64_t now, slu_error *err)
 {
     slu_record record;
     int64_t left_ms = (t->committed_us + t->options->training.commit_every_us - now) / 1000;
-    int wait_ms = left_ms < 0 ? 0 : left_ms > LONGEST_WAIT_MS ? LONGEST_WAIT_MS : (int)left_ms;
+    int64_t longest_ms = slu_pipeline_base_going(t->pipeline) ? 1 : LONGEST_WAIT_MS;
+    int wait_ms = left_ms < 0 ? 0 : left_ms > longest_ms ? (int)longest_ms : (int)left_ms;
     int rc = slu_source_next(t->source, wait_ms, &record, err);
     if (rc != 1)
         return rc;
@@ -329,10 +357,13 @@ static int loop(trainer *t, slu_error *err)
             now - t->committed_us >= t->options->training.commit_every_us) {
             rc = commit(t, err);
             if (!rc && base_due(t))
-                rc = publish_base(t, err);
+                rc = begin_base(t, err);
             if (rc)
                 return rc;
         }
+        rc = base_piece(t, err);
+        if (rc)
+            return rc;
         if (now - t->mirrored_us >= MIRROR_EVERY_US)
             mirror(t, now);
     }
@@ -345,7 +376,9 @@ static int stop(trainer *t, slu_error *err)
 {
     atomic_store(&t->stopping, true);
     slu_daemon_notify("STOPPING=1");
-    int rc = commit(t, err);
+    int rc = slu_pipeline_base_abandon(t->pipeline, err);
+    if (!rc)
+        rc = commit(t, err);
     uint64_t left = slu_publisher_drain(t->publisher, DRAIN_TIMEOUT_MS);
     if (left)
         SLU_WARN("trainer", "not everything was acknowledged; it is sent again at the next start",

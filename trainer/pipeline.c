@@ -405,6 +405,7 @@ void slu_pipeline_close(slu_pipeline *p)
 {
     if (!p)
         return;
+    slu_base_close(p->base);
     slu_delta_builder_free(p->delta);
     slu_order_log_close(p->order);
     slu_outbox_close(p->outbox);
@@ -420,6 +421,7 @@ void slu_pipeline_close(slu_pipeline *p)
     free(p->encoded);
     slu_arena_free(p->arena);
     slu_buf_free(&p->scratch);
+    free(p->rows);
     pthread_mutex_destroy(&p->stats_lock);
     free(p);
 }

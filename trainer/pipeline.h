@@ -45,7 +45,19 @@ bool slu_pipeline_commit_due(const slu_pipeline *p);
 int slu_pipeline_commit(slu_pipeline *p, slu_error *err);
 /* End of recorded files: closes all windows, learns what waits, commits. */
 int slu_pipeline_finish(slu_pipeline *p, slu_error *err);
-/* Publishes a base snapshot of the last commit now. */
+/* A base: the whole model for scorers that have none. It begins with a commit, whose model it is, and is then
+ * read and sent in pieces between records, each of them short; learning and commits go on. Deltas of later
+ * commits wait in the outbox until the base is complete, because scorers take one version at a time. Begun
+ * again while one is on its way: nothing happens. */
+int slu_pipeline_base_begin(slu_pipeline *p, slu_error *err);
+/* Sends the next piece unless the sink has no room. Returns 1: go on, 0: it is complete, or there was none;
+ * SLU_EAGAIN: it had to be given up, begin again; any other code is fatal, SLU_ECORRUPT when the store does
+ * not hold what was committed. */
+int slu_pipeline_base_next(slu_pipeline *p, slu_error *err);
+bool slu_pipeline_base_going(const slu_pipeline *p);
+/* Gives it up and sends the deltas that waited. */
+int slu_pipeline_base_abandon(slu_pipeline *p, slu_error *err);
+/* All of it now, whatever room there is. */
 int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err);
 /* Next offset to read per partition of |source|, into next (n), -1 unknown: for slu_source_ops.committed. */
 void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *next, uint32_t n);

@@ -80,13 +80,6 @@ static int load_batch(slu_pipeline *p, const slu_buf *b, slu_error *err)
     return slu_batch_load(p->batch, b->data, b->len, err);
 }
 
-static void send_message(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
-{
-    slu_pipeline *p = ctx;
-    if (p->config.sink)
-        p->sink.send(p->sink.ctx, ch, sequence, message, len);
-}
-
 /* The policy decides what waits in join records and batches: changing it mid-way would learn labels twice or
  * never. */
 static int check_policy(slu_pipeline *p, slu_error *err)
@@ -142,10 +135,13 @@ static int new_builder(slu_pipeline *p, slu_error *err)
 static int load_row_sum(slu_pipeline *p, slu_error *err)
 {
     slu_row_sum sum;
-    int rc = slu_row_sum_load(p->store, p->version, slu_learner_served(p->learner),
-                              slu_learner_tables(p->learner), &sum, err);
+    uint32_t n = slu_learner_tables(p->learner);
+    p->rows = calloc(n + 1, sizeof *p->rows);
+    if (!p->rows)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for the pipeline");
+    int rc = slu_row_sum_load(p->store, p->version, slu_learner_served(p->learner), n, &sum, p->rows, err);
     if (!rc)
-        slu_row_table_set_sum(slu_learner_rows(p->learner), sum);
+        slu_row_table_set_sum(slu_learner_rows(p->learner), sum, p->rows);
     return rc;
 }
 
@@ -188,13 +184,13 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
     if (!rc && p->config.deltas)
         rc = new_builder(p, err);
     if (!rc)
-        rc = slu_outbox_recover(p->outbox, send_message, p, err);
+        rc = slu_outbox_recover(p->outbox, slu_pipeline_send, p, err);
     return rc;
 }
 
 /* ---- committing ---- */
 
-static slu_delta_head head_of(const slu_pipeline *p, bool base)
+slu_delta_head slu_pipeline_head(const slu_pipeline *p, bool base)
 {
     return (slu_delta_head){
         .lineage = p->lineage,
@@ -228,7 +224,7 @@ static int flush_model(slu_pipeline *p)
 {
     if (!p->delta)
         return slu_learner_flush(p->learner, p->commit, NULL, NULL);
-    slu_delta_head head = head_of(p, false);
+    slu_delta_head head = slu_pipeline_head(p, false);
     slu_delta_begin(p->delta, &head);
     if (slu_learner_dense_changed(p->learner)) {
         size_t n;
@@ -263,8 +259,9 @@ static void flush_state(slu_pipeline *p)
     slu_state_put_u64(p->commit, "policy", p->options->training.label_policy);
     slu_state_put_u64(p->commit, "~version", p->version);
     slu_state_put_u64(p->commit, "~lineage", p->lineage);
-    slu_row_sum_record(p->commit, p->version, slu_learner_served(p->learner), slu_learner_tables(p->learner),
-                       slu_row_table_sum(slu_learner_rows(p->learner)));
+    slu_pipeline_count_rows(p);
+    slu_row_sum_record(p->commit, p->version, slu_learner_served(p->learner), p->rows,
+                       slu_learner_tables(p->learner), slu_row_table_sum(slu_learner_rows(p->learner)));
     slu_state_put_u64(p->commit, "~committed", (uint64_t)p->committed_us);
     slu_state_put_u64(p->commit, "~newest_arrival", (uint64_t)p->newest_arrival_us);
     slu_state_put_u64(p->commit, "~learned_through", (uint64_t)p->learned_through_us);
@@ -326,7 +323,7 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
     slu_join_table_committed(p->join_table);
     if (p->order)
         slu_order_log_committed(p->order);
-    slu_outbox_committed(p->outbox, send_message, p);
+    slu_outbox_committed(p->outbox, slu_pipeline_send, p);
     p->changed = false;
     p->events_since_commit = 0;
     p->commits++;
@@ -337,62 +334,6 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
         p->metrics_at_us = now;
     slu_pipeline_refresh_stats(p, metrics);
     return 0;
-}
-
-/* ---- base snapshots ---- */
-
-typedef struct basing {
-    slu_pipeline *p;
-    int rc;
-    slu_error *err;
-} basing;
-
-static bool base_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen,
-                     bool admitted, const float *v, uint32_t floats)
-{
-    basing *b = ctx;
-    slu_pipeline *p = b->p;
-    (void)count, (void)last_seen;
-    if (table >= slu_learner_tables(p->learner) ||
-        (admitted && floats != slu_learner_layout(p->learner, table)->floats)) {
-        b->rc =
-            slu_fail(b->err, SLU_ECORRUPT,
-                     "store %s: table %u: row %llu has %u floats, which is none of this schema: restore it "
-                     "from a backup",
-                     slu_store_path(p->store), table, (unsigned long long)id, floats);
-        return false;
-    }
-    if (admitted)
-        slu_delta_row(p->delta, table, id, v);
-    return true;
-}
-
-static void send_base(void *ctx, const void *message, size_t len)
-{
-    slu_pipeline *p = ctx;
-    p->sink.send_base(p->sink.ctx, message, len);
-}
-
-int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err)
-{
-    assert(p->delta);
-    int rc = slu_pipeline_commit(p, err); /* so that memory and store say the same */
-    if (rc)
-        return rc;
-    slu_delta_head head = head_of(p, true);
-    size_t n;
-    const float *dense = slu_learner_dense(p->learner, &n);
-    slu_delta_begin(p->delta, &head);
-    slu_delta_dense(p->delta, dense, n);
-    slu_delta_sums(p->delta, slu_row_table_sum(slu_learner_rows(p->learner)),
-                   slu_learner_dense_digest(p->learner));
-    basing b = {.p = p, .err = err};
-    rc = slu_row_table_scan(p->store, base_row, &b, err);
-    if (!rc)
-        rc = b.rc;
-    if (!rc)
-        slu_delta_finish(p->delta, send_base, p);
-    return rc;
 }
 
 int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err)

@@ -2,6 +2,7 @@
  * pipeline_commit.c (what reaches disk and Kafka). Nobody else includes it. */
 #pragma once
 #include "store/outbox.h"
+#include "trainer/base.h"
 #include "trainer/batch.h"
 #include "trainer/delta.h"
 #include "trainer/joiner.h"
@@ -34,6 +35,7 @@ struct slu_pipeline {
     slu_outbox *outbox;
     slu_delta_builder *delta; /* NULL without config.deltas */
     slu_order_log *order;     /* NULL without config.order */
+    uint64_t *rows;           /* (tables) rows that scorers get, as of the last flush */
     slu_buf scratch;
     slu_event_counts counts; /* waiting is filled in when read */
     uint64_t lineage, version;
@@ -42,6 +44,11 @@ struct slu_pipeline {
     uint64_t acked[SLU_CHANNELS];
     bool changed; /* since the last commit */
     uint64_t events_since_commit;
+
+    /* A base on its way; NULL: none. Deltas behind it wait in the outbox from |held_from| on; 0: none waits.
+     */
+    slu_base *base;
+    uint64_t held_from;
 
     /* Arrival clock (broker time), for freshness. */
     int64_t newest_arrival_us, learned_through_us;
@@ -60,3 +67,8 @@ struct slu_pipeline {
 int slu_pipeline_load(slu_pipeline *p, slu_error *err);
 /* Refreshes what slu_pipeline_get_stats hands out; |metrics|: also the costly metric rows. */
 void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics);
+/* For the deltas and bases of the version at hand. */
+slu_delta_head slu_pipeline_head(const slu_pipeline *p, bool base);
+void slu_pipeline_count_rows(slu_pipeline *p); /* into p->rows, after a flush */
+/* Sends a message of the outbox, or lets it wait for the base that goes before it. |ctx|: the pipeline. */
+void slu_pipeline_send(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len);

@@ -29,6 +29,7 @@ struct slu_publisher {
     char *file_path;
     acks acks[SLU_CHANNELS];
     uint64_t delta_bytes, base_bytes;
+    uint64_t base_on_way; /* bytes that were not acknowledged */
     slu_kafka_trouble trouble;
     slu_error failed; /* what ended publishing for good; code 0: nothing did */
     slu_metric *messages[SLU_CHANNELS], *bytes[SLU_CHANNELS];
@@ -36,6 +37,7 @@ struct slu_publisher {
 
 /* The opaque of a message: channel above, sequence below. Channel 0 are bases, which nobody waits for. */
 #define CHANNEL_SHIFT 60
+#define BASE_ON_WAY   (8u << 20)
 
 /* ---- acknowledgements -----------------------------------------------------------------------------------
  */
@@ -72,6 +74,8 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaqu
     slu_kafka_trouble *trouble = opaque;
     slu_publisher *p = (slu_publisher *)((char *)trouble - offsetof(slu_publisher, trouble));
     uint64_t tag = (uint64_t)(uintptr_t)m->_private;
+    if (!(tag >> CHANNEL_SHIFT))
+        p->base_on_way -= m->len;
     if (!m->err) {
         if (tag >> CHANNEL_SHIFT)
             acks_done(&p->acks[tag >> CHANNEL_SHIFT], tag & ((1ULL << CHANNEL_SHIFT) - 1));
@@ -250,7 +254,7 @@ static const char *worth_waiting(rd_kafka_resp_err_t e)
 
 /* Queues the message; waits for what is worth waiting for. Gives up when the process is to stop
  * (the outbox keeps the message) or publishing has failed for good. */
-static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *message, size_t len,
+static bool enqueue(slu_publisher *p, int topic, uint64_t tag, const void *message, size_t len,
                     rd_kafka_headers_t *headers)
 {
     int64_t told_us = slu_mono_us(&slu_system_clock);
@@ -258,7 +262,7 @@ static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *messa
         rd_kafka_resp_err_t e = produce(p, topic, tag, message, len, headers);
         if (e == RD_KAFKA_RESP_ERR_NO_ERROR) {
             rd_kafka_poll(p->rk, 0);
-            return;
+            return true;
         }
         const char *wait = worth_waiting(e);
         if (!wait) {
@@ -279,6 +283,7 @@ static void enqueue(slu_publisher *p, int topic, uint64_t tag, const void *messa
     }
     if (headers)
         rd_kafka_headers_destroy(headers);
+    return false;
 }
 
 static void count(slu_publisher *p, int kind, size_t len)
@@ -303,12 +308,27 @@ void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, con
     }
 }
 
+/* Counted before, because it may be acknowledged while it is queued. */
+static void enqueue_base(slu_publisher *p, const void *message, size_t len)
+{
+    p->base_on_way += len;
+    if (!enqueue(p, SLU_CHANNEL_DELTAS, 0, message, len, NULL))
+        p->base_on_way -= len;
+}
+
 void slu_publisher_send_base(slu_publisher *p, const void *message, size_t len)
 {
     count(p, 0, len);
     p->base_bytes += len;
     if (p->topics[SLU_CHANNEL_DELTAS])
-        enqueue(p, SLU_CHANNEL_DELTAS, 0, message, len, NULL);
+        enqueue_base(p, message, len);
+}
+
+bool slu_publisher_room(slu_publisher *p)
+{
+    if (p->rk)
+        rd_kafka_poll(p->rk, 0);
+    return p->base_on_way < BASE_ON_WAY;
 }
 
 uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch)
@@ -375,9 +395,14 @@ static uint64_t sink_acked(void *ctx, slu_channel ch)
     return slu_publisher_acked(ctx, ch);
 }
 
+static bool sink_room(void *ctx)
+{
+    return slu_publisher_room(ctx);
+}
+
 slu_sink slu_publisher_sink(slu_publisher *p)
 {
-    return (slu_sink){sink_send, sink_send_base, sink_acked, p};
+    return (slu_sink){sink_send, sink_send_base, sink_acked, p, sink_room};
 }
 
 uint64_t slu_publisher_delta_bytes(const slu_publisher *p)

@@ -23,6 +23,8 @@ void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, con
 uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch);
 /* Publishes messages that are not in the outbox (base snapshots), in order with the deltas. */
 void slu_publisher_send_base(slu_publisher *p, const void *message, size_t len);
+/* False while a few MiB of a base are on the way: a base is read no faster than Kafka takes it. */
+bool slu_publisher_room(slu_publisher *p);
 /* 0 while all is well, also while a broker is away. Otherwise publishing has ended for good (SLU_EKAFKA: a
  * topic refuses messages; SLU_EIO: the dead letter file) with topic or file and the remedy: commit nothing
  * more and stop, the outbox keeps what was not acknowledged. */
@@ -30,7 +32,7 @@ int slu_publisher_check(slu_publisher *p, slu_error *err);
 /* Waits up to |timeout_ms| until everything is acknowledged. Returns what is still unacknowledged. */
 uint64_t slu_publisher_drain(slu_publisher *p, int timeout_ms);
 void slu_publisher_close(slu_publisher *p);
-/* The publisher as a pipeline sees it: send, acked and send_base. */
+/* The publisher as a pipeline sees it: send, acked, send_base and room. */
 slu_sink slu_publisher_sink(slu_publisher *p);
 
 /* Counters of bytes, for deciding when a base is due. */

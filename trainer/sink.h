@@ -12,4 +12,6 @@ typedef struct slu_sink {
     /* Highest sequence of |ch| up to which everything was acknowledged, 0 none. */
     uint64_t (*acked)(void *ctx, slu_channel ch);
     void *ctx;
+    /* False: chunks of a base should wait a little. NULL: never. */
+    bool (*room)(void *ctx);
 } slu_sink;

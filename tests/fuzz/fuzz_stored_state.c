@@ -112,7 +112,7 @@ static uint64_t on_acked(void *ctx, slu_channel ch)
     return 0;
 }
 
-static const slu_sink sink = {on_send, on_base, on_acked, NULL};
+static const slu_sink sink = {.send = on_send, .send_base = on_base, .acked = on_acked};
 
 static int feed(slu_pipeline *p, const recipe *what, int64_t offset)
 {
