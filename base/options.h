@@ -159,6 +159,12 @@ typedef struct slu_store_opts {
     bool sync;                  /* fsync each commit */
 } slu_store_opts;
 
+typedef struct slu_backup_opts {
+    char *path;       /* NULL: only where a request says */
+    int64_t every_us; /* 0: only on request */
+    uint32_t keep;    /* newest ones that stay */
+} slu_backup_opts;
+
 typedef struct slu_publish_opts {
     bool enabled;
     int64_t base_every_us; /* wall time between base snapshots at the latest */
@@ -202,6 +208,7 @@ typedef struct slu_options {
     slu_file_opts *files; /* (n_files) */
     uint32_t n_files;
     slu_store_opts store;
+    slu_backup_opts backup;
     slu_publish_opts publish;
     slu_serving_opts serving;
     char *trainer_admin, *scorer_admin; /* listen addresses of the admin pages */

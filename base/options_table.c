@@ -299,8 +299,10 @@ static slu_opt table[] = {
          "Events further ahead of the arrival clock are dead letters. 0s: not checked.",
          .flags = OPT_LEARNED),
     TIME("join.max_behind", O, join.max_behind_us, "1d", 0, 3650 * DAY,
-         "A partition whose newest event is older than this when it arrives has a wrong clock: while others are "
-         "sound it does not hold the watermark back, and what comes too late is a dead letter `behind`. A backlog "
+         "A partition whose newest event is older than this when it arrives has a wrong clock: while others "
+         "are "
+         "sound it does not hold the watermark back, and what comes too late is a dead letter `behind`. A "
+         "backlog "
          "is none: it arrived when it was written. 0s: every partition holds.",
          .flags = OPT_LEARNED),
     SIZE64("join.cache", O, join.cache_bytes, "256MiB", MIB, 16 * TIB,
@@ -365,6 +367,16 @@ static slu_opt table[] = {
            "RocksDB's own cache. With `training.memory` a share of that, unless written."),
     BOOL("store.sync", O, store.sync, "true",
          "fsync every commit. Without it a power loss may cost the last commits (never their consistency)."),
+
+    SECTION("backup",
+            "Copies of a store, made while it is in use (`sluice-store backup`, docs/operations.md)."),
+    STRING(
+        "backup.path", OPT_TEXT, O, backup.path, NULL,
+        "Folder; the trainer's copies go to trainer/ below it, a scorer's to scorer/. Best on another disk.",
+        .most = 3000, .derived = "none: `sluice-store backup` has to say where"),
+    TIME("backup.every", O, backup.every_us, "0s", 0, 365 * DAY,
+         "A copy comes by itself after so long. 0s: only on request. Needs backup.path."),
+    U32("backup.keep", O, backup.keep, "7", 1, 100000, "So many of the newest stay in backup.path."),
 
     SECTION("publish", "Model updates for the scorers."),
     BOOL("publish.enabled", O, publish.enabled, "true",

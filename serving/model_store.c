@@ -92,6 +92,11 @@ int model_store_open(const slu_options *options, const slu_schema *schema, const
     return 0;
 }
 
+slu_store *model_store_raw(model_store *s)
+{
+    return s->store;
+}
+
 void model_store_close(model_store *s)
 {
     if (!s)

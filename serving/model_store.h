@@ -16,6 +16,7 @@
 #include "feature/schema.h"
 #include "serving/delta_applier.h"
 #include "serving/model_table.h"
+#include "store/store.h"
 
 typedef struct model_store model_store;
 
@@ -23,6 +24,8 @@ typedef struct model_store model_store;
  * first difference and the remedy), SLU_EIO, SLU_ECORRUPT ... */
 int model_store_open(const slu_options *options, const slu_schema *schema, const slu_model_table *table,
                      model_store **sp, slu_error *err);
+/* Its store, for backups. @thread any */
+slu_store *model_store_raw(model_store *s);
 void model_store_close(model_store *s); /* drops what is not committed; NULL is fine */
 /* Puts what is stored into |table| and publishes it. |offset|: where to go on in the delta topic, -1 from the
  * beginning. at->version 0: there was nothing. SLU_ECORRUPT: a value is damaged, or the model does not add up

@@ -4,6 +4,7 @@
 #include "serving/delta_applier.h"
 #include "serving/delta_topic.h"
 #include "serving/model_store.h"
+#include "store/keeper.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +22,12 @@ struct slu_subscriber {
     delta_topic *topic;
     model_store *store;
     slu_delta_applier *applier;
+    slu_keeper *keeper;
     pthread_t thread;
     bool stop; /* atomic */
 
     /* Of the thread alone. */
-    bool at_end, announced;
+    bool at_end, announced, held;
     int64_t dirty_since_us, retry_at_us, disk_at_us; /* monotonic; 0: not */
     char refusal[256];                               /* why the last message was not applied */
     char disk[256];                                  /* why the last commit failed */
@@ -48,6 +50,8 @@ static const char *problem_of(const slu_subscriber *s)
         return s->disk;
     if (s->refusal[0])
         return s->refusal;
+    if (s->held)
+        return "held at this version by the file " SLU_HOLD_FILE " in its store (sluice-store release)";
     return delta_topic_trouble(s->topic);
 }
 
@@ -191,12 +195,25 @@ static delta_event read_one(slu_subscriber *s)
     return e;
 }
 
+/* An operator wants this version and no other, until sluice-store release. Between versions only. */
+static bool is_held(slu_subscriber *s)
+{
+    if (slu_delta_applier_midway(s->applier))
+        return false;
+    bool held = slu_is_held(slu_store_path(model_store_raw(s->store)));
+    if (held != s->held)
+        SLU_WARN(COMPONENT, held ? "held at this version" : "released; following the trainer again",
+                 SLU_U64("version", slu_delta_applier_position(s->applier).version));
+    s->held = held;
+    return held;
+}
+
 static void *run(void *arg)
 {
     slu_subscriber *s = arg;
     while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
         delta_event e = DELTA_NOTHING;
-        if (too_much_waits(s))
+        if (is_held(s) || too_much_waits(s))
             nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
         else
             e = read_one(s);
@@ -216,6 +233,7 @@ static void *run(void *arg)
 
 static void release(slu_subscriber *s)
 {
+    slu_keeper_stop(s->keeper);
     slu_delta_applier_free(s->applier);
     delta_topic_close(s->topic);
     model_store_close(s->store);
@@ -256,6 +274,15 @@ int slu_subscriber_start(const slu_options *options, const slu_schema *schema, s
         rc = model_store_open(options, schema, table, &s->store, err);
     if (!rc)
         rc = load(s, &offset, err);
+    slu_keeper_config keeper = {
+        .store = s->store ? model_store_raw(s->store) : NULL,
+        .dir = options->backup.path,
+        .below = "scorer",
+        .every_us = options->backup.every_us,
+        .keep = options->backup.keep,
+    };
+    if (!rc)
+        rc = slu_keeper_start(&keeper, &s->keeper, err);
     if (!rc)
         rc = delta_topic_open(options, offset, &s->topic, err);
     if (!rc) {

@@ -1,7 +1,9 @@
-/* sluice-store: looks into a store, also while a trainer or scorer has it open. Never writes. */
+/* sluice-store: looks into a store, also while a trainer or scorer has it open; backups
+ * (store/backup_tool.c). */
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/text.h"
+#include "store/backup_tool.h"
 #include "store/row_expiry.h"
 #include "store/row_sum.h"
 #include "store/row_value.h"
@@ -16,8 +18,7 @@
 
 static const char HELP[] =
     "sluice-store " SLU_VERSION
-    ": what is in a store of Sluice. Reads the last commit, also beside a running trainer;\n"
-    "never writes.\n"
+    ": what is in a store of Sluice, also beside a running trainer; backups and what proves them.\n"
     "\n"
     "  sluice-store info   --store DIR [--json]   format, version, schema; entries, bytes and digest of each "
     "family\n"
@@ -510,6 +511,7 @@ static void parse_options(int argc, char **argv, arguments *a)
             break;
         case 'h':
             fputs(HELP, stdout);
+            printf("\nCopies:\n%s", slu_backup_tool_help);
             exit(0);
         case 'v':
             puts("sluice-store " SLU_VERSION);
@@ -528,6 +530,9 @@ int main(int argc, char **argv)
         int (*run)(const arguments *a, slu_store *s, slu_error *err);
     } commands[] = {{"info", info}, {"dump", dump}, {"digest", print_digest}, {"sum", print_sums}};
     arguments a = {.family = -1, .limit = 20};
+    int status;
+    if (slu_backup_tool(argc, argv, &status))
+        return status;
     parse_options(argc, argv, &a);
     int (*run)(const arguments *a, slu_store *s, slu_error *err) = NULL;
     for (size_t i = 0; i < sizeof commands / sizeof *commands && optind == argc - 1; i++)
@@ -535,7 +540,8 @@ int main(int argc, char **argv)
             run = commands[i].run;
     if (!run || !a.store) {
         fprintf(stderr, "sluice-store: %s. Try sluice-store --help.\n",
-                run ? "--store DIR is missing" : "wants one command: info, dump, digest or sum");
+                run ? "--store DIR is missing"
+                    : "wants one command: info, dump, digest, sum, backup, verify, restore, hold or release");
         return 2;
     }
     slu_error err = SLU_ERROR_INIT;

@@ -129,7 +129,7 @@ static rocksdb_options_t *with_words(rocksdb_options_t *o, const char *words)
     return more;
 }
 
-static rocksdb_options_t *make_db_options(uint64_t write_buffer, bool create, bool verify_logs)
+static rocksdb_options_t *make_db_options(uint64_t write_buffer, bool create)
 {
     rocksdb_options_t *o = rocksdb_options_create();
     rocksdb_options_set_create_if_missing(o, create);
@@ -145,10 +145,10 @@ static rocksdb_options_t *make_db_options(uint64_t write_buffer, bool create, bo
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     rocksdb_options_set_max_manifest_file_size(o, 16 * MIB);
     rocksdb_options_set_manifest_preallocation_size(o, 64 * 1024);
-    /* Which logs there must be, and how long they are at least: one that is missing is not passed over. Not
-     * for a reader beside a writer, who sees logs come and go. */
-    if (verify_logs)
-        o = with_words(o, "track_and_verify_wals_in_manifest=true;");
+    /* Which logs there must be, and how long they are at least: one that is missing is not passed over. For
+     * readers too: RocksDB 7.8 cannot open a store read only without it once it was tracked. Beside a writer,
+     * whose logs come and go, they try again (open_db_beside_writer). */
+    o = with_words(o, "track_and_verify_wals_in_manifest=true;");
     /* A reader that opened the files keeps them, even when the writer has compacted them away. */
     rocksdb_options_set_max_open_files(o, -1);
     return o;
@@ -650,7 +650,7 @@ int slu_store_open(const slu_store_config *config, slu_store **sp, slu_error *er
     s->sync = config->sync;
     s->path = strdup(config->path);
     s->cache = make_cache(config->block_cache_bytes ? config->block_cache_bytes : 8 * MIB);
-    s->db_options = make_db_options(buffer, config->create && !config->read_only, !config->read_only);
+    s->db_options = make_db_options(buffer, config->create && !config->read_only);
     for (int f = 0; f < SLU_FAMILIES; f++)
         s->family_options[f] = make_family_options(&TRAITS[f], s->cache, buffer);
     s->read = rocksdb_readoptions_create();

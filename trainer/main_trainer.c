@@ -5,6 +5,7 @@
 #include "base/daemon.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "store/keeper.h"
 #include "trainer/dashboard.h"
 #include "trainer/memory_watch.h"
 #include "trainer/partition_board.h"
@@ -36,6 +37,7 @@ typedef struct trainer {
     slu_partition_board *board;
     slu_memory_watch *memory;
     slu_admin *admin;
+    slu_keeper *keeper;
     /* monotonic */
     int64_t committed_us, mirrored_us, logged_us, base_us;
     int64_t base_began_us, base_next_us, base_worked_us, base_longest_us; /* of the base on its way */
@@ -185,6 +187,15 @@ static int open_all(trainer *t, slu_error *err)
     t->board = slu_partition_board_new();
     if (!rc && (!t->board || !(t->dashboard = slu_dashboard_new(t->options, t->schema))))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory");
+    slu_keeper_config keeper = {
+        .store = t->store,
+        .dir = t->options->backup.path,
+        .below = "trainer",
+        .every_us = t->options->backup.every_us,
+        .keep = t->options->backup.keep,
+    };
+    if (!rc)
+        rc = slu_keeper_start(&keeper, &t->keeper, err);
     return rc ? rc : start_admin(t, err);
 }
 
@@ -193,6 +204,7 @@ static void close_all(trainer *t, int status)
 {
     slu_admin_stop(t->admin); /* before what its page shows */
     slu_pipeline_close(t->pipeline);
+    slu_keeper_stop(t->keeper);
     slu_store_close(t->store);
     slu_daemon_exit_within(CLOSE_SECONDS, status);
     if (t->source)
