@@ -105,18 +105,19 @@ void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_
 }
 
 /* "offset/<topic>/<partition>"; Kafka limits topics to 249 characters, recorded files have their path here.
+ * Marks are "~mark/...": they add nothing to what the offset says of a model.
  */
-enum { OFFSET_NAME = 4200 };
+enum { NAME = 4200 };
 
-static void offset_name(char *out, size_t size, const char *topic, int32_t partition)
+static void partition_name(char *out, size_t size, const char *what, const char *topic, int32_t partition)
 {
-    snprintf(out, size, "offset/%.4096s/%d", topic, partition);
+    snprintf(out, size, "%s/%.4096s/%d", what, topic, partition);
 }
 
 int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int64_t *offset, slu_error *err)
 {
-    char name[OFFSET_NAME];
-    offset_name(name, sizeof name, topic, partition);
+    char name[NAME];
+    partition_name(name, sizeof name, "offset", topic, partition);
     uint64_t v = 0;
     int rc = slu_state_get_u64(s, name, (uint64_t)-1, &v, err);
     if (!rc)
@@ -126,7 +127,45 @@ int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int
 
 void slu_state_put_offset(slu_commit *c, const char *topic, int32_t partition, int64_t offset)
 {
-    char name[OFFSET_NAME];
-    offset_name(name, sizeof name, topic, partition);
+    char name[NAME];
+    partition_name(name, sizeof name, "offset", topic, partition);
     slu_state_put_u64(c, name, (uint64_t)offset);
+}
+
+int slu_state_get_mark(slu_store *s, const char *topic, int32_t partition, uint64_t *mark, slu_error *err)
+{
+    char name[NAME];
+    partition_name(name, sizeof name, "~mark", topic, partition);
+    return slu_state_get_u64(s, name, 0, mark, err);
+}
+
+void slu_state_put_mark(slu_commit *c, const char *topic, int32_t partition, uint64_t mark)
+{
+    char name[NAME];
+    partition_name(name, sizeof name, "~mark", topic, partition);
+    slu_state_put_u64(c, name, mark);
+}
+
+static bool note_partition(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    (void)value, (void)value_len;
+    int32_t *n = ctx, number = 0;
+    const char *digits = key;
+    size_t at = key_len;
+    while (at && digits[at - 1] != '/')
+        at--;
+    for (; at < key_len; at++)
+        number = number * 10 + (digits[at] - '0');
+    if (number + 1 > *n)
+        *n = number + 1;
+    return true;
+}
+
+int slu_state_partitions(slu_store *s, const char *topic, int32_t *n, slu_error *err)
+{
+    char from[NAME], to[NAME];
+    *n = 0;
+    snprintf(from, sizeof from, "offset/%.4096s/", topic);
+    snprintf(to, sizeof to, "offset/%.4096s0", topic); /* '0' is what comes after '/' */
+    return slu_store_scan(s, SLU_FAMILY_META, from, strlen(from), to, strlen(to), note_partition, n, err);
 }

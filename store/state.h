@@ -21,3 +21,8 @@ void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_
 /* META: next offset to read of a topic partition; -1 when none is stored. */
 int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int64_t *offset, slu_error *err);
 void slu_state_put_offset(slu_commit *c, const char *topic, int32_t partition, int64_t offset);
+/* META: the mark (trainer/kafka_mark.h) of the record before that offset; 0 when none is stored. */
+int slu_state_get_mark(slu_store *s, const char *topic, int32_t partition, uint64_t *mark, slu_error *err);
+void slu_state_put_mark(slu_commit *c, const char *topic, int32_t partition, uint64_t mark);
+/* One more than the highest partition of |topic| that has an offset, 0: none has. */
+int slu_state_partitions(slu_store *s, const char *topic, int32_t *n, slu_error *err);

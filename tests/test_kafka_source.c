@@ -260,6 +260,84 @@ START_TEST(test_offset_out_of_range)
 }
 END_TEST
 
+static void store_mark(const char *topic, int32_t partition, uint64_t mark)
+{
+    slu_commit *c = slu_commit_begin(store);
+    slu_state_put_mark(c, topic, partition, mark);
+    ck_assert_int_eq(slu_commit_write(c, &err), 0);
+    slu_commit_abandon(c);
+}
+
+static void expect_refusal(const char *words)
+{
+    int rc;
+    while ((rc = next()) == 1)
+        ck_assert_int_ne(record.kind, SLU_RECORD_EVENT);
+    ck_assert_int_eq(rc, SLU_EKAFKA);
+    ck_assert_msg(strstr(err.message, words) && strstr(err.message, "topic events") &&
+                      strstr(err.message, "empty store.path"),
+                  "%s", err.message);
+}
+
+/* Reads |n| events of the one partition that has some; the store then stands behind them. */
+static uint64_t use(int n)
+{
+    produce("events", 0, 0, 100);
+    open_ok();
+    expect_partitions(0, 2);
+    expect_events(n, (int[]){0, 0});
+    uint64_t mark = record.mark;
+    ck_assert_uint_ne(mark, 0);
+    close_source();
+    store_offset("events", 0, n);
+    store_mark("events", 0, mark);
+    return mark;
+}
+
+START_TEST(test_a_topic_is_known_again)
+{
+    use(60);
+    open_ok();
+    expect_partitions(0, 2);
+    expect_events(40, (int[]){60, 0});
+    close_source();
+    store_offset("events", 0, 100);
+    store_mark("events", 0, record.mark);
+    open_ok(); /* at its end */
+    expect_partitions(0, 2);
+    produce("events", 0, 100, 5);
+    expect_events(5, (int[]){100, 0});
+}
+END_TEST
+
+/* It was made anew and is longer than what was read: Kafka itself has nothing to object to. */
+START_TEST(test_a_topic_made_anew)
+{
+    store_mark("events", 0, use(60) + 1);
+    open_ok();
+    expect_refusal("the record at offset 59 is not the one that was used");
+}
+END_TEST
+
+/* As long as what was read but for one record, which is where reading begins. */
+START_TEST(test_a_topic_made_anew_one_short)
+{
+    use(100);
+    store_offset("events", 0, 101);
+    open_ok();
+    expect_refusal("stands at offset 101, but the topic holds 0 to 100");
+}
+END_TEST
+
+START_TEST(test_a_topic_with_fewer_partitions)
+{
+    produce("events", 0, 0, 10);
+    store_offset("events", 2, 7);
+    open_ok();
+    expect_refusal("has 2 partitions, but the store has events of partition 2");
+}
+END_TEST
+
 START_TEST(test_check)
 {
     ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 10000, &source, &err), 0);
@@ -299,6 +377,10 @@ int main(void)
     tcase_add_test(t, test_flushes_after_a_quiet_start);
     tcase_add_test(t, test_nothing_arrives_after_now);
     tcase_add_test(t, test_offset_out_of_range);
+    tcase_add_test(t, test_a_topic_is_known_again);
+    tcase_add_test(t, test_a_topic_made_anew);
+    tcase_add_test(t, test_a_topic_made_anew_one_short);
+    tcase_add_test(t, test_a_topic_with_fewer_partitions);
     tcase_add_test(t, test_check);
     tcase_add_test(t, test_no_broker);
     suite_add_tcase(s, t);

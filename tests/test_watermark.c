@@ -141,7 +141,7 @@ START_TEST(test_saved_by_name)
     slu_watermark *w = with_partitions(2);
     slu_watermark_event(w, 0, 1000);
     slu_watermark_event(w, 1, 800);
-    slu_watermark_offset(w, 0, 7);
+    slu_watermark_offset(w, 0, 7, 0);
     slu_watermark_idle(w, 1);
     slu_buf b = SLU_BUF_INIT;
     slu_watermark_save(w, &b);

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EVERY_US   (10 * SLU_SECOND_US) /* when all topics are known */
-#define MISSING_US (SLU_SECOND_US / 2)  /* while one is missing or no broker answers */
+#define EVERY_US   (2 * SLU_SECOND_US) /* when all topics are known */
+#define MISSING_US (SLU_SECOND_US / 2) /* while one is missing or no broker answers */
 #define TIMEOUT_MS 2000
 
 /* "Where does this partition end now?" One question at a time. */
@@ -26,7 +26,8 @@ struct slu_kafka_scout {
     bool started;
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t wake;
-    int32_t *counts; /* (n) partitions, 0 unknown */
+    int32_t *counts;  /* (n) partitions, 0 unknown */
+    int32_t *present; /* (n) the same by the newest answer: 0 no such topic, -1 none yet */
     bool answered, news, stop;
     bool down;       /* the newest question got no answer */
     int64_t back_us; /* when that ended last */
@@ -54,7 +55,10 @@ slu_kafka_scout *slu_kafka_scout_new(rd_kafka_t *rk, char *const *topics, uint32
     s->n = n;
     s->handles = calloc(n + 1, sizeof *s->handles);
     s->counts = calloc(n + 1, sizeof *s->counts);
-    bool complete = s->handles && s->counts;
+    s->present = calloc(n + 1, sizeof *s->present);
+    bool complete = s->handles && s->counts && s->present;
+    for (uint32_t i = 0; complete && i < n; i++)
+        s->present[i] = -1;
     for (uint32_t i = 0; complete && i < n; i++)
         complete = (s->handles[i] = rd_kafka_topic_new(rk, topics[i], NULL)) != NULL;
     if (complete)
@@ -81,6 +85,7 @@ void slu_kafka_scout_free(slu_kafka_scout *s)
     pthread_mutex_destroy(&s->lock);
     free(s->handles);
     free(s->counts);
+    free(s->present);
     free(s);
 }
 
@@ -115,8 +120,10 @@ static bool ask_all(slu_kafka_scout *s)
         int32_t n = slu_kafka_scout_ask(s, i);
         pthread_mutex_lock(&s->lock);
         note_answer(s, n >= 0);
-        if (n > s->counts[i]) {
+        if (n > s->counts[i])
             s->counts[i] = n;
+        if (n >= 0 && n != s->present[i]) {
+            s->present[i] = n;
             news = true;
         }
         complete = complete && s->counts[i] > 0 && n >= 0;
@@ -198,6 +205,14 @@ int32_t slu_kafka_scout_partitions(slu_kafka_scout *s, uint32_t topic)
 {
     pthread_mutex_lock(&s->lock);
     int32_t n = s->counts[topic];
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+int32_t slu_kafka_scout_present(slu_kafka_scout *s, uint32_t topic)
+{
+    pthread_mutex_lock(&s->lock);
+    int32_t n = s->present[topic];
     pthread_mutex_unlock(&s->lock);
     return n;
 }

@@ -2,7 +2,7 @@
  * partitions the topics have, and where one of them ends now.
  *
  * The owner never waits for it: it looks at what the scout has found. Topics that are missing, and brokers
- * that do not answer, are asked for twice a second, else every ten seconds. @thread all functions: the owner
+ * that do not answer, are asked for twice a second, else every two seconds. @thread all functions: the owner
  */
 #pragma once
 #include "base/error.h"
@@ -23,10 +23,13 @@ void slu_kafka_scout_free(slu_kafka_scout *s);
  * answered. */
 int32_t slu_kafka_scout_ask(slu_kafka_scout *s, uint32_t topic);
 
-/* True once after partitions were found; topics that were asked for together are told together. */
+/* True once after a topic has another number of partitions than before, or is gone or back; topics that were
+ * asked for together are told together. */
 bool slu_kafka_scout_news(slu_kafka_scout *s);
 /* Partitions of |topic| found so far, 0 none. */
 int32_t slu_kafka_scout_partitions(slu_kafka_scout *s, uint32_t topic);
+/* The same by the newest answer: 0 there is no such topic, -1 nobody has answered. */
+int32_t slu_kafka_scout_present(slu_kafka_scout *s, uint32_t topic);
 /* Whether any broker has answered yet. */
 bool slu_kafka_scout_answered(slu_kafka_scout *s);
 /* Monotonic time when brokers answered again after they had not, 0: they always did. */

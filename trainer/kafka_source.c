@@ -1,11 +1,7 @@
 #include "base/broker_hint.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "store/state.h"
-#include "trainer/kafka_client.h"
-#include "trainer/kafka_scout.h"
-#include "trainer/source.h"
-#include "trainer/steady_clock.h"
+#include "trainer/kafka_source_state.h"
 #include "trainer/watermark.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,69 +11,23 @@
 /* Reads all partitions by manual assignment: where to read is decided by the store alone, never by the group.
  * Everything runs on the owner's thread but the scout, which finds partitions. */
 
-#define BATCH              512
 #define COMMIT_INTERVAL_US (SLU_SECOND_US / 10) /* often enough for feeders that pace themselves by it */
 #define MISSING_LOG_US     (30 * SLU_SECOND_US)
-
-typedef struct partition {
-    uint32_t topic; /* index into options->kafka.topics */
-    int32_t number;
-    int64_t next;      /* offset behind the newest record handed out; -1: none yet */
-    int64_t active_us; /* monotonic: newest message, or when reading began */
-    bool at_end;       /* read to its end since then, which was at |end| */
-    int64_t end;
-    int64_t end_us,
-        told_end_us; /* our clock when it was last known to be at its end, and as told; 0: never */
-    bool idle;       /* said so */
-} partition;
-
-typedef struct kafka_source {
-    slu_source base;
-    const slu_options *options;
-    slu_store *store;
-    slu_kafka_trouble trouble;
-    rd_kafka_t *rk;
-    rd_kafka_queue_t *queue;
-    slu_kafka_scout *scout;
-    partition *parts; /* (n) */
-    uint32_t n, cap, announced;
-    uint32_t **index; /* (n_topics) partition number -> place in parts */
-    int32_t *known;   /* (n_topics) partitions taken over from the scout */
-
-    rd_kafka_message_t *current;      /* of the record in use */
-    rd_kafka_message_t *batch[BATCH]; /* [at, n_batch) wait to be handed out */
-    size_t at, n_batch;
-    slu_steady_clock clock;
-    int64_t told_us;    /* our clock as last told, 0: not yet */
-    int64_t empty_us;   /* our clock when all that had been fetched was taken */
-    int64_t drained_us; /* the same, before what is in |batch| was fetched */
-    int64_t newest_us;  /* monotonic: newest message of any partition, or when reading began */
-    bool flushed;
-    int64_t committed_us;
-    bool commit_in_flight;
-    int64_t *wanted, *reported; /* (cap) offsets to tell the group, and what it was told; -1: none */
-    int64_t missing_log_us;     /* monotonic: when missing topics may be mentioned again */
-} kafka_source;
 
 static int64_t now_us(void)
 {
     return slu_mono_us(&slu_system_clock);
 }
 
-static const char *topic_name(const kafka_source *s, uint32_t topic)
-{
-    return s->options->kafka.topics[topic];
-}
-
 /* ---- partitions -------------------------------------------------------------------------------------------
  */
 
-static int grow(kafka_source *s, uint32_t n, slu_error *err)
+static int grow(slu_kafka_source *s, uint32_t n, slu_error *err)
 {
     if (n <= s->cap)
         return 0;
     uint32_t cap = n < 16 ? 16 : 2 * n;
-    partition *parts = realloc(s->parts, cap * sizeof *parts);
+    slu_kafka_partition *parts = realloc(s->parts, cap * sizeof *parts);
     if (parts)
         s->parts = parts;
     int64_t *reported = realloc(s->reported, cap * sizeof *reported);
@@ -93,31 +43,35 @@ static int grow(kafka_source *s, uint32_t n, slu_error *err)
 }
 
 /* Begins to read one partition from its stored offset. */
-static int add_partition(kafka_source *s, uint32_t topic, int32_t number,
+static int add_partition(slu_kafka_source *s, uint32_t topic, int32_t number,
                          rd_kafka_topic_partition_list_t *list, slu_error *err)
 {
-    int64_t stored = -1;
-    int rc = s->store ? slu_state_get_offset(s->store, topic_name(s, topic), number, &stored, err) : 0;
+    slu_kafka_proof at = {.next = -1};
+    int rc = s->store ? slu_state_get_offset(s->store, slu_kafka_topic(s, topic), number, &at.next, err) : 0;
+    if (!rc && s->store)
+        rc = slu_state_get_mark(s->store, slu_kafka_topic(s, topic), number, &at.mark, err);
     if (!rc)
         rc = grow(s, s->n + 1, err);
     if (rc)
         return rc;
+    int64_t from = slu_kafka_proof_begin(&at);
     /* Samples that waited when the last process ended may be all there is: silence after the start flushes
      * them. */
     if (!s->newest_us)
         s->newest_us = now_us();
     s->index[topic][number] = s->n;
     s->wanted[s->n] = s->reported[s->n] = -1;
-    s->parts[s->n++] = (partition){.topic = topic, .number = number, .next = stored, .active_us = now_us()};
-    rd_kafka_topic_partition_list_add(list, topic_name(s, topic), number)->offset =
-        stored >= 0 ? stored : RD_KAFKA_OFFSET_BEGINNING;
-    SLU_INFO("kafka", "reading partition", SLU_STR("topic", topic_name(s, topic)),
-             SLU_I64("partition", number), SLU_I64("offset", stored));
+    s->parts[s->n++] =
+        (slu_kafka_partition){.topic = topic, .number = number, .at = at, .active_us = now_us()};
+    rd_kafka_topic_partition_list_add(list, slu_kafka_topic(s, topic), number)->offset =
+        from >= 0 ? from : RD_KAFKA_OFFSET_BEGINNING;
+    SLU_INFO("kafka", "reading partition", SLU_STR("topic", slu_kafka_topic(s, topic)),
+             SLU_I64("partition", number), SLU_I64("offset", at.next));
     return 0;
 }
 
 /* Takes over what the scout has found. */
-static int take_news(kafka_source *s, slu_error *err)
+static int take_news(slu_kafka_source *s, slu_error *err)
 {
     if (!slu_kafka_scout_news(s->scout))
         return 0;
@@ -125,7 +79,8 @@ static int take_news(kafka_source *s, slu_error *err)
     int rc = 0;
     for (uint32_t t = 0; !rc && t < s->options->kafka.n_topics; t++) {
         int32_t count = slu_kafka_scout_partitions(s->scout, t);
-        if (count <= s->known[t])
+        rc = slu_kafka_check_count(s, t, slu_kafka_scout_present(s->scout, t), err);
+        if (rc || count <= s->known[t])
             continue;
         uint32_t *index = realloc(s->index[t], (size_t)count * sizeof *index);
         if (!index) {
@@ -149,7 +104,7 @@ static int take_news(kafka_source *s, slu_error *err)
 }
 
 /* Says from time to time which topics are missing, once a broker has answered. */
-static void mention_missing(kafka_source *s)
+static void mention_missing(slu_kafka_source *s)
 {
     int64_t now = now_us();
     if (now < s->missing_log_us || !slu_kafka_scout_answered(s->scout))
@@ -157,13 +112,14 @@ static void mention_missing(kafka_source *s)
     s->missing_log_us = now + MISSING_LOG_US;
     for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
         if (!s->known[t])
-            SLU_WARN("kafka", "topic does not exist yet; waiting for it", SLU_STR("topic", topic_name(s, t)));
+            SLU_WARN("kafka", "topic does not exist yet; waiting for it",
+                     SLU_STR("topic", slu_kafka_topic(s, t)));
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------
  */
 
-static void drop_batch(kafka_source *s)
+void slu_kafka_drop_batch(slu_kafka_source *s)
 {
     if (s->current)
         rd_kafka_message_destroy(s->current);
@@ -173,17 +129,18 @@ static void drop_batch(kafka_source *s)
     s->at = s->n_batch = 0;
 }
 
-static partition *find_partition(kafka_source *s, const rd_kafka_message_t *m)
+static slu_kafka_partition *find_partition(slu_kafka_source *s, const rd_kafka_message_t *m)
 {
     const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
     for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
-        if (strcmp(topic_name(s, t), name) == 0 && m->partition >= 0 && m->partition < s->known[t])
+        if (strcmp(slu_kafka_topic(s, t), name) == 0 && m->partition >= 0 && m->partition < s->known[t])
             return &s->parts[s->index[t][m->partition]];
     return NULL;
 }
 
 /* A message that tells of an error. Returns 0 when librdkafka goes on by itself. */
-static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_error *err)
+static int take_trouble(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kafka_partition *p,
+                        slu_error *err)
 {
     const char *topic = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
     switch (m->err) {
@@ -192,24 +149,18 @@ static int take_trouble(kafka_source *s, const rd_kafka_message_t *m, partition 
             p->at_end = true;
             p->end = m->offset;
             p->end_us = s->drained_us;
+            return slu_kafka_proof_end(&p->at, topic, m->partition, m->offset, err);
         }
         return 0;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-    case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE: {
-        int64_t low = -1, high = -1;
-        rd_kafka_query_watermark_offsets(s->rk, topic, m->partition, &low, &high, 5000);
-        return slu_fail(
-            err, SLU_EKAFKA,
-            "topic %s partition %d: the store stands at offset %" PRId64 ", but the topic holds %" PRId64
-            " to %" PRId64 ": events between were lost by retention, or the topic was made anew. They are "
-            "never skipped silently: restore a backup of the topic, or start with an empty store.path",
-            topic, m->partition, p ? p->next : -1, low, high);
-    }
+    case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+        return p ? slu_kafka_take_refusal(s, p, err) : 0;
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
     case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
         return slu_fail(err, SLU_EKAFKA, "topic %s: %s; grant read access to topic and group", topic,
                         rd_kafka_message_errstr(m));
     default:
+        s->suspect = true;
         SLU_WARN("kafka", "trouble with a partition; trying again", SLU_STR("topic", topic),
                  SLU_I64("partition", m->partition), SLU_STR("reason", rd_kafka_message_errstr(m)));
         return 0;
@@ -227,7 +178,8 @@ static int64_t stamp_of(const rd_kafka_message_t *m)
  * we know better is a record of its own, before the message and only where it makes a difference, so that the
  * order tells it: a message from the future arrived now, and one that came behind the end of its partition
  * arrived after we had stood there. */
-static bool next_clock(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+static bool next_clock(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kafka_partition *p,
+                       slu_record *out)
 {
     int64_t stamp = stamp_of(m);
     *out = (slu_record){.partition = (uint32_t)(p - s->parts), .offset = -1};
@@ -247,7 +199,8 @@ static bool next_clock(kafka_source *s, const rd_kafka_message_t *m, partition *
     return false;
 }
 
-static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition *p, slu_record *out)
+static void fill_record(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kafka_partition *p,
+                        slu_record *out)
 {
     int64_t now = now_us();
     *out = (slu_record){.kind = SLU_RECORD_EVENT,
@@ -256,20 +209,25 @@ static void fill_record(kafka_source *s, const rd_kafka_message_t *m, partition 
                         .arrival_us = stamp_of(m),
                         .bytes = m->payload ? m->payload : "",
                         .len = m->len,
+                        .mark = slu_kafka_mark(m),
                         .encoding = s->options->kafka.encoding};
-    p->next = m->offset + 1;
+    p->at.next = m->offset + 1;
+    p->at.mark = out->mark;
     p->active_us = s->newest_us = now;
     p->at_end = p->idle = s->flushed = false;
 }
 
 /* Hands out the next message that waits. Returns 1, 0 (none), or a fatal code. */
-static int next_message(kafka_source *s, slu_record *out, slu_error *err)
+static int next_message(slu_kafka_source *s, slu_record *out, slu_error *err)
 {
     for (; s->at < s->n_batch; s->at++) {
         if (s->current)
             rd_kafka_message_destroy(s->current);
         rd_kafka_message_t *m = s->current = s->batch[s->at];
-        partition *p = find_partition(s, m);
+        slu_kafka_partition *p = find_partition(s, m);
+        bool ordinary = !m->err || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
+        if (ordinary && slu_kafka_pass_over(s, p))
+            continue;
         if (m->err) {
             int rc = take_trouble(s, m, p, err);
             if (rc) {
@@ -278,8 +236,15 @@ static int next_message(kafka_source *s, slu_record *out, slu_error *err)
             }
             continue;
         }
+        if (p && p->at.wanted) {
+            int rc = slu_kafka_proof_message(&p->at, m, slu_kafka_topic(s, p->topic), err);
+            if (rc < 0) {
+                s->at++;
+                return rc;
+            }
+        }
         /* A broker that comes back may send again what was already taken. */
-        if (!p || m->offset < p->next)
+        if (!p || m->offset < p->at.next)
             continue;
         if (next_clock(s, m, p, out)) {
             s->current = NULL; /* it comes next */
@@ -289,17 +254,17 @@ static int next_message(kafka_source *s, slu_record *out, slu_error *err)
         s->at++;
         return 1;
     }
-    drop_batch(s);
+    slu_kafka_drop_batch(s);
     return 0;
 }
 
 /* librdkafka waits until a batch is full or the time is over, so time is given only for a first message. */
-static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
+static int fetch(slu_kafka_source *s, int timeout_ms, slu_error *err)
 {
     int64_t now = slu_steady_clock_now(&s->clock);
     s->drained_us = s->empty_us;
-    ssize_t n = rd_kafka_consume_batch_queue(s->queue, 0, s->batch, BATCH);
-    if (n >= 0 && n < BATCH)
+    ssize_t n = rd_kafka_consume_batch_queue(s->queue, 0, s->batch, SLU_KAFKA_BATCH);
+    if (n >= 0 && n < SLU_KAFKA_BATCH)
         s->empty_us = now;
     if (n == 0 && timeout_ms > 0) {
         s->drained_us = now;
@@ -311,8 +276,11 @@ static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
         return slu_fail(err, SLU_EKAFKA, "reading from Kafka failed: %s",
                         rd_kafka_err2str(rd_kafka_last_error()));
     s->n_batch = (size_t)n;
-    if (n > 0)
+    if (n > 0) {
         slu_kafka_trouble_over(&s->trouble);
+        if (s->suspect || s->trouble.newest_us > s->proved_us)
+            slu_kafka_prove_again(s);
+    }
     return 0;
 }
 
@@ -322,16 +290,16 @@ static int fetch(kafka_source *s, int timeout_ms, slu_error *err)
 /* A partition is idle when it was read to its end, nothing came for join.idle_timeout, and the broker says
  * after that time that its end is still there. An outage is not silence: producers need time to come back, so
  * the time begins anew when brokers answer again. */
-static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
+static bool next_idle(slu_kafka_source *s, int64_t now, slu_record *out)
 {
     int64_t timeout = s->options->join.idle_timeout_us, calm_us = slu_kafka_scout_back(s->scout);
     if (s->trouble.newest_us > calm_us)
         calm_us = s->trouble.newest_us;
     /* The one that has been silent longest comes first: those that never spoke must not outlast the others,
      * or the watermark would have nothing to stand on. */
-    partition *p = NULL;
+    slu_kafka_partition *p = NULL;
     for (uint32_t i = 0; i < s->n; i++) {
-        partition *q = &s->parts[i];
+        slu_kafka_partition *q = &s->parts[i];
         if (!q->idle && q->at_end && (!p || q->active_us < p->active_us))
             p = q;
     }
@@ -352,7 +320,7 @@ static bool next_idle(kafka_source *s, int64_t now, slu_record *out)
     return true;
 }
 
-static bool next_silence(kafka_source *s, slu_record *out)
+static bool next_silence(slu_kafka_source *s, slu_record *out)
 {
     int64_t now = now_us();
     if (next_idle(s, now, out))
@@ -366,7 +334,7 @@ static bool next_silence(kafka_source *s, slu_record *out)
 }
 
 /* The wait ends early enough for the flush. */
-static int bounded_wait(const kafka_source *s, int timeout_ms)
+static int bounded_wait(const slu_kafka_source *s, int timeout_ms)
 {
     if (s->flushed || !s->newest_us)
         return timeout_ms;
@@ -379,7 +347,7 @@ static int bounded_wait(const kafka_source *s, int timeout_ms)
 
 static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *err)
 {
-    kafka_source *s = (kafka_source *)base;
+    slu_kafka_source *s = (slu_kafka_source *)base;
     int rc = next_message(s, out, err);
     if (rc)
         return rc;
@@ -391,6 +359,8 @@ static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *er
         return 1;
     }
     mention_missing(s);
+    if (s->reread)
+        slu_kafka_reread(s);
     rc = fetch(s, bounded_wait(s, timeout_ms), err);
     if (!rc)
         rc = next_message(s, out, err);
@@ -401,13 +371,13 @@ static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *er
 
 static uint32_t partitions(slu_source *base)
 {
-    return ((kafka_source *)base)->announced;
+    return ((slu_kafka_source *)base)->announced;
 }
 
 static slu_partition partition_at(slu_source *base, uint32_t i)
 {
-    kafka_source *s = (kafka_source *)base;
-    return (slu_partition){topic_name(s, s->parts[i].topic), s->parts[i].number};
+    slu_kafka_source *s = (slu_kafka_source *)base;
+    return (slu_partition){slu_kafka_topic(s, s->parts[i].topic), s->parts[i].number};
 }
 
 /* ---- offsets for lag tools ---- */
@@ -416,7 +386,7 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_p
                       void *opaque)
 {
     (void)rk, (void)list;
-    kafka_source *s = (kafka_source *)((char *)opaque - offsetof(kafka_source, trouble));
+    slu_kafka_source *s = (slu_kafka_source *)((char *)opaque - offsetof(slu_kafka_source, trouble));
     s->commit_in_flight = false;
     if (!code || code == RD_KAFKA_RESP_ERR__NO_OFFSET)
         return;
@@ -425,14 +395,14 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_p
         s->reported[i] = -1; /* next time all of them */
 }
 
-static void report_offsets(kafka_source *s)
+static void report_offsets(slu_kafka_source *s)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)s->n);
     for (uint32_t i = 0; i < s->n; i++) {
         if (s->wanted[i] == s->reported[i])
             continue;
         s->reported[i] = s->wanted[i];
-        rd_kafka_topic_partition_list_add(list, topic_name(s, s->parts[i].topic), s->parts[i].number)
+        rd_kafka_topic_partition_list_add(list, slu_kafka_topic(s, s->parts[i].topic), s->parts[i].number)
             ->offset = s->wanted[i];
     }
     if (list->cnt && rd_kafka_commit(s->rk, list, 1) == RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -446,7 +416,7 @@ static void report_offsets(kafka_source *s)
  */
 static void committed(slu_source *base, const int64_t *next_offsets, uint32_t n)
 {
-    kafka_source *s = (kafka_source *)base;
+    slu_kafka_source *s = (slu_kafka_source *)base;
     for (uint32_t i = 0; i < n && i < s->n; i++)
         if (next_offsets[i] >= 0)
             s->wanted[i] = next_offsets[i];
@@ -455,7 +425,7 @@ static void committed(slu_source *base, const int64_t *next_offsets, uint32_t n)
 }
 
 /* At the end the group is told the last offsets, if the broker is there to listen. */
-static void report_last(kafka_source *s)
+static void report_last(slu_kafka_source *s)
 {
     rd_kafka_message_t *m;
     for (int i = 0; i < 20; i++) {
@@ -470,18 +440,18 @@ static void report_last(kafka_source *s)
 
 static int64_t lag(slu_source *base, double *fraction)
 {
-    kafka_source *s = (kafka_source *)base;
+    slu_kafka_source *s = (slu_kafka_source *)base;
     int64_t behind = 0;
     bool known = false;
     *fraction = 0;
     for (uint32_t i = 0; i < s->n; i++) {
-        const partition *p = &s->parts[i];
+        const slu_kafka_partition *p = &s->parts[i];
         int64_t low, high;
-        if (rd_kafka_get_watermark_offsets(s->rk, topic_name(s, p->topic), p->number, &low, &high) ||
+        if (rd_kafka_get_watermark_offsets(s->rk, slu_kafka_topic(s, p->topic), p->number, &low, &high) ||
             high < 0)
             continue;
         known = true;
-        int64_t at = p->next >= 0 ? p->next : low;
+        int64_t at = p->at.next >= 0 ? p->at.next : low;
         behind += high > at ? high - at : 0;
     }
     return known ? behind : -1;
@@ -489,9 +459,9 @@ static int64_t lag(slu_source *base, double *fraction)
 
 static void close_source(slu_source *base)
 {
-    kafka_source *s = (kafka_source *)base;
+    slu_kafka_source *s = (slu_kafka_source *)base;
     slu_kafka_scout_free(s->scout);
-    drop_batch(s);
+    slu_kafka_drop_batch(s);
     if (s->queue && s->n)
         report_last(s);
     for (uint32_t i = 0; s->index && i < s->options->kafka.n_topics; i++)
@@ -504,6 +474,7 @@ static void close_source(slu_source *base)
         rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     free(s->index);
     free(s->known);
+    free(s->gone);
     free(s->parts);
     free(s->reported);
     free(s->wanted);
@@ -522,7 +493,7 @@ static const slu_source_ops kafka_ops = {
 /* ---- opening ----------------------------------------------------------------------------------------------
  */
 
-static int open_consumer(kafka_source *s, slu_error *err)
+static int open_consumer(slu_kafka_source *s, slu_error *err)
 {
     const slu_kafka_opts *k = &s->options->kafka;
     /* Half of the room for what waits, a quarter each for two responses that have just come; a message waits
@@ -564,7 +535,7 @@ static int open_consumer(kafka_source *s, slu_error *err)
 }
 
 /* Waits for one answer of a broker. */
-static int check_broker(kafka_source *s, int timeout_ms, slu_error *err)
+static int check_broker(slu_kafka_source *s, int timeout_ms, slu_error *err)
 {
     int64_t end = now_us() + (int64_t)timeout_ms * 1000;
     for (;;) {
@@ -587,7 +558,7 @@ static int check_broker(kafka_source *s, int timeout_ms, slu_error *err)
     }
     for (uint32_t i = 0; i < s->options->kafka.n_topics; i++)
         if (slu_kafka_scout_ask(s->scout, i) == 0)
-            SLU_WARN("kafka", "topic does not exist yet", SLU_STR("topic", topic_name(s, i)));
+            SLU_WARN("kafka", "topic does not exist yet", SLU_STR("topic", slu_kafka_topic(s, i)));
     return 0;
 }
 
@@ -596,7 +567,7 @@ int slu_kafka_source_open(const slu_options *options, slu_store *store, int chec
 {
     *sp = NULL;
     uint32_t n = options->kafka.n_topics;
-    kafka_source *s = calloc(1, sizeof *s);
+    slu_kafka_source *s = calloc(1, sizeof *s);
     if (!s)
         return slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
     s->base.ops = &kafka_ops;
@@ -605,8 +576,9 @@ int slu_kafka_source_open(const slu_options *options, slu_store *store, int chec
     s->store = store;
     s->index = calloc(n + 1, sizeof *s->index);
     s->known = calloc(n + 1, sizeof *s->known);
+    s->gone = calloc(n + 1, sizeof *s->gone);
     int rc = 0;
-    if (!s->index || !s->known)
+    if (!s->index || !s->known || !s->gone)
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for the Kafka source");
     if (!rc)
         rc = open_consumer(s, err);

@@ -1,6 +1,9 @@
 #include "trainer/order_log.h"
 #include "store/state.h"
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A limit that was lowered is reached over several commits, so that none of them takes long. */
 enum { DROPS_PER_COMMIT = 64 };
@@ -11,6 +14,8 @@ struct slu_order_log {
     slu_order *order; /* NULL: nothing is recorded */
     uint64_t bytes;   /* of all stored values */
     uint64_t oldest;  /* version that is dropped next; 0: nothing was ever recorded */
+    uint64_t config;
+    bool config_noted;
     slu_buf scratch;
 };
 
@@ -27,7 +32,71 @@ uint64_t slu_order_key_parse(const void *key, size_t len)
     return slu_reader_left(&r) ? 0 : version;
 }
 
-int slu_order_log_open(slu_store *store, uint64_t keep_bytes, slu_order_log **lp, slu_error *err)
+/* ---- configurations: META "~config/<version>" -> fingerprint, from that version on ---- */
+
+enum { CONFIG_NAME = 48 };
+static const char CONFIGS[] = "~config/", BEHIND_CONFIGS[] = "~config0"; /* '0' is what comes after '/' */
+
+static void config_name(char name[CONFIG_NAME], uint64_t version)
+{
+    snprintf(name, CONFIG_NAME, "%s%020" PRIu64, CONFIGS, version); /* so that they sort by version */
+}
+
+typedef struct config_search {
+    uint64_t from, until, config;
+    uint64_t version, other; /* the result */
+    bool damaged;
+} config_search;
+
+static bool look_at_config(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    config_search *c = ctx;
+    char text[CONFIG_NAME] = "";
+    slu_reader r = slu_reader_of(value, value_len);
+    uint64_t config = slu_get_u64(&r);
+    if (r.bad || key_len != sizeof CONFIGS - 1 + 20) {
+        c->damaged = true;
+        return false;
+    }
+    memcpy(text, (const char *)key + sizeof CONFIGS - 1, 20);
+    uint64_t version = strtoull(text, NULL, 10);
+    if (version > c->until)
+        return false;
+    if (version > c->from && c->version)
+        return false;
+    bool differs = config != c->config;
+    c->version = differs ? (version > c->from ? version : c->from) : 0;
+    c->other = config;
+    return true;
+}
+
+int slu_order_other_config(slu_store *store, uint64_t from, uint64_t until, uint64_t config,
+                           uint64_t *version, uint64_t *other, slu_error *err)
+{
+    config_search c = {.from = from, .until = until, .config = config};
+    int rc = slu_store_scan(store, SLU_FAMILY_META, CONFIGS, strlen(CONFIGS), BEHIND_CONFIGS,
+                            strlen(BEHIND_CONFIGS), look_at_config, &c, err);
+    if (!rc && c.damaged)
+        rc = slu_fail(err, SLU_ECORRUPT, "store %s: a stored fingerprint is damaged: restore a backup",
+                      slu_store_path(store));
+    *version = c.version;
+    *other = c.other;
+    return rc;
+}
+
+/* Whether the newest version was learned under |config|, and is known to have been. */
+static int is_noted(slu_store *store, uint64_t config, bool *noted, slu_error *err)
+{
+    uint64_t version, other;
+    int rc = slu_order_other_config(store, UINT64_MAX, UINT64_MAX, ~config, &version, &other, err);
+    *noted = version && other == config;
+    return rc;
+}
+
+/* ---- the log ---- */
+
+int slu_order_log_open(slu_store *store, uint64_t keep_bytes, uint64_t config, slu_order_log **lp,
+                       slu_error *err)
 {
     *lp = NULL;
     slu_order_log *l = calloc(1, sizeof *l);
@@ -35,6 +104,7 @@ int slu_order_log_open(slu_store *store, uint64_t keep_bytes, slu_order_log **lp
         return slu_fail(err, SLU_ENOMEM, "out of memory for the order of records");
     l->store = store;
     l->keep_bytes = keep_bytes;
+    l->config = config;
     int rc = 0;
     if (keep_bytes && !(l->order = slu_order_new()))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for the order of records");
@@ -42,6 +112,8 @@ int slu_order_log_open(slu_store *store, uint64_t keep_bytes, slu_order_log **lp
         rc = slu_state_get_u64(store, "~order.bytes", 0, &l->bytes, err);
     if (!rc)
         rc = slu_state_get_u64(store, "~order.oldest", 0, &l->oldest, err);
+    if (!rc)
+        rc = is_noted(store, config, &l->config_noted, err);
     if (rc) {
         slu_order_log_close(l);
         return rc;
@@ -81,6 +153,15 @@ static int trim(slu_order_log *l, slu_commit *commit, uint64_t version, slu_erro
     return 0;
 }
 
+static void note_config(slu_order_log *l, slu_commit *commit, uint64_t version)
+{
+    char name[CONFIG_NAME];
+    if (l->config_noted)
+        return;
+    config_name(name, version);
+    slu_state_put_u64(commit, name, l->config);
+}
+
 int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, slu_error *err)
 {
     if (l->order) {
@@ -92,6 +173,7 @@ int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, 
         l->bytes += l->scratch.len;
         if (!l->oldest)
             l->oldest = version;
+        note_config(l, commit, version);
     }
     if (!l->oldest)
         return 0;
@@ -103,6 +185,8 @@ int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, 
 
 void slu_order_log_committed(slu_order_log *l)
 {
-    if (l->order)
-        slu_order_clear(l->order);
+    if (!l->order)
+        return;
+    slu_order_clear(l->order);
+    l->config_noted = true;
 }

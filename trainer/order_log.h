@@ -9,9 +9,12 @@
 
 typedef struct slu_order_log slu_order_log;
 
-/* |keep_bytes| 0 records nothing, and drops what an earlier run recorded. SLU_ENOMEM or what reading gives.
+/* |keep_bytes| 0 records nothing, and drops what an earlier run recorded. |config|: fingerprint of the
+ * configuration under which versions are learned from now on; noted with the first of them when it is another
+ * than before. SLU_ENOMEM or what reading gives.
  */
-int slu_order_log_open(slu_store *store, uint64_t keep_bytes, slu_order_log **lp, slu_error *err);
+int slu_order_log_open(slu_store *store, uint64_t keep_bytes, uint64_t config, slu_order_log **lp,
+                       slu_error *err);
 void slu_order_log_close(slu_order_log *l); /* NULL is fine */
 void slu_order_log_add(slu_order_log *l, const slu_record *r, const slu_partition *part);
 /* Puts what was added into the commit of |version|. SLU_EIO, SLU_ECORRUPT. */
@@ -23,3 +26,8 @@ void slu_order_log_committed(slu_order_log *l);
 void slu_order_key(uint64_t version, uint8_t key[8]);
 /* 0 when |key| is none (versions begin at 1). */
 uint64_t slu_order_key_parse(const void *key, size_t len);
+
+/* The first of the versions |from| to |until| that is known to have been learned under another configuration
+ * than |config|, and under which; *version 0: none is. */
+int slu_order_other_config(slu_store *store, uint64_t from, uint64_t until, uint64_t config,
+                           uint64_t *version, uint64_t *other, slu_error *err);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "store/state.h"
 #include "trainer/kafka_client.h"
+#include "trainer/kafka_mark.h"
 #include "trainer/order_log.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -154,6 +155,27 @@ static int look_ahead(order_source *s, slu_error *err)
     slu_order_close(s->order);
     s->order = NULL;
     return rc;
+}
+
+/* A model learned under other rates or windows would come out different without a word. */
+static int check_config(const order_source *s, slu_error *err)
+{
+    uint64_t mine = slu_options_fingerprint(s->options), other, version;
+    int rc = slu_order_other_config(s->from, s->first, s->until, mine, &version, &other, err);
+    if (rc || !version)
+        return rc;
+    char before[160] = "";
+    if (version > s->first)
+        snprintf(before, sizeof before,
+                 "; with this configuration replay --until %" PRIu64 " into a --store, then go on",
+                 version - 1);
+    return slu_fail(
+        err, SLU_ECONFIG,
+        "store %s: version %" PRIu64 " was learned under configuration %016" PRIx64
+        ", this one is %016" PRIx64
+        ": keys marked * in docs/config.md differ (or the program that wrote it had others). Use the "
+        "configuration that the trainer had then%s",
+        slu_store_path(s->from), version, other, mine, before);
 }
 
 /* The store that is fed must stand where the order goes on. */
@@ -370,6 +392,7 @@ static void fill_event(order_source *s, slu_record *out)
     out->arrival_us = slu_kafka_stamp(type, ms);
     out->bytes = m->payload ? m->payload : "";
     out->len = m->len;
+    out->mark = slu_kafka_mark(m);
     out->encoding = s->options->kafka.encoding;
 }
 
@@ -478,6 +501,8 @@ int slu_order_source_open(const slu_options *options, slu_store *from, slu_store
     s->options = options;
     s->from = from;
     int rc = choose_versions(s, into, until, err);
+    if (!rc)
+        rc = check_config(s, err);
     if (!rc)
         rc = look_ahead(s, err);
     if (!rc)

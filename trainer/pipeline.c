@@ -213,7 +213,7 @@ static int feed_event(slu_pipeline *p, const slu_partition *part, const slu_reco
     slu_arena_reset(p->arena);
     p->counts.received++;
     p->events_since_commit++;
-    slu_watermark_offset(p->watermark, r->partition, r->offset + 1);
+    slu_watermark_offset(p->watermark, r->partition, r->offset + 1, r->mark);
     slu_dead_reason why = open_record(p, r, &event, &message, &bad);
     if (why == SLU_DEAD_NONE) {
         count_kind(p, &event);

@@ -180,7 +180,8 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
     if (!rc && !p->lineage) /* a new store: tell its versions from those of any other */
         p->lineage = slu_mix64((uint64_t)slu_wall_us(p->config.clock) ^ ((uint64_t)getpid() << 48)) | 1;
     if (!rc && p->config.order)
-        rc = slu_order_log_open(p->store, p->options->training.keep_order_bytes, &p->order, err);
+        rc = slu_order_log_open(p->store, p->options->training.keep_order_bytes,
+                                slu_options_fingerprint(p->options), &p->order, err);
     if (!rc && p->config.deltas)
         rc = new_builder(p, err);
     if (!rc)
@@ -271,6 +272,8 @@ static void flush_state(slu_pipeline *p)
         slu_watermark_at(p->watermark, i, &part, &next);
         if (next >= 0)
             slu_state_put_offset(p->commit, part.topic, part.partition, next);
+        if (slu_watermark_mark(p->watermark, i))
+            slu_state_put_mark(p->commit, part.topic, part.partition, slu_watermark_mark(p->watermark, i));
     }
 }
 

@@ -26,6 +26,7 @@ typedef struct slu_record {
     int64_t offset;     /* position within it; files: line number from 1 */
     int64_t arrival_us; /* events: the broker's stamp, SLU_NO_STAMP none; files: 0 (not checked). Whether that
                            can be, trainer/watermark.h decides. Else see the kind */
+    uint64_t mark;      /* of the event, by which its topic is known again (trainer/kafka_mark.h); files: 0 */
     /* One of three: */
     const void *bytes; /* (len) an encoded message, to be decoded by the pipeline */
     size_t len;

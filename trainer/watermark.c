@@ -8,6 +8,7 @@ typedef struct entry {
     int32_t partition;
     int64_t newest_us;   /* INT64_MIN: nothing yet */
     int64_t next_offset; /* -1: unknown */
+    uint64_t mark;       /* of the record before it, 0 unknown */
     bool idle;
     int64_t arrival_us; /* of its last message, 0: unknown */
     int64_t usable_us;  /* of its last usable one */
@@ -203,9 +204,10 @@ void slu_watermark_hold(slu_watermark *w, uint32_t index)
     w->stale = true; /* looked at with the next event: holding alone moves nothing */
 }
 
-void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset)
+void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset, uint64_t mark)
 {
     of_index(w, index)->next_offset = next_offset;
+    of_index(w, index)->mark = mark;
 }
 
 void slu_watermark_idle(slu_watermark *w, uint32_t index)
@@ -243,6 +245,11 @@ void slu_watermark_at(const slu_watermark *w, uint32_t i, slu_partition *part, i
 {
     *part = (slu_partition){w->entries[i].topic, w->entries[i].partition};
     *next_offset = w->entries[i].next_offset;
+}
+
+uint64_t slu_watermark_mark(const slu_watermark *w, uint32_t i)
+{
+    return w->entries[i].mark;
 }
 
 int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index)

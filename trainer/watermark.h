@@ -44,7 +44,7 @@ int64_t slu_watermark_latest_arrival(const slu_watermark *w);
 void slu_watermark_unusable(slu_watermark *w, uint32_t index);
 /* An event of |time_us| came from partition |index|; |next_offset| is what to read next. */
 void slu_watermark_event(slu_watermark *w, uint32_t index, int64_t time_us);
-void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset);
+void slu_watermark_offset(slu_watermark *w, uint32_t index, int64_t next_offset, uint64_t mark);
 void slu_watermark_idle(slu_watermark *w, uint32_t index);
 
 /* Sources tell their clock anew when it has gone on by this. */
@@ -72,6 +72,8 @@ slu_partition_time slu_watermark_time_of(const slu_watermark *w, uint32_t index)
 /* Known partitions by name, for offsets. next_offset is -1 until known. */
 uint32_t slu_watermark_count(const slu_watermark *w);
 void slu_watermark_at(const slu_watermark *w, uint32_t i, slu_partition *part, int64_t *next_offset);
+/* Mark of the record before the offset of known partition |i|, 0: none came since the start. */
+uint64_t slu_watermark_mark(const slu_watermark *w, uint32_t i);
 /* Known partition |i| is read no more (its topic left the config): it lets go of the watermark until it is
  * held again. False when it did not hold it. */
 bool slu_watermark_retire(slu_watermark *w, uint32_t i);

@@ -70,8 +70,8 @@ expect "letters in the topic" "$(wc -l <"$work/letters")" 14
 for reason in malformed too_large unknown_feature unknown_step future duplicate repeated outside_window orphan; do
     grep -q "^$reason	{\"reason\":\"$reason\",\"message\":\"" "$work/letters" || fail "no letter with reason $reason"
 done
-grep "^unknown_feature" "$work/letters" | grep -q "colour.*unknown_features: ignore" || fail "the unknown feature and its remedy are not named"
-grep "^too_large" "$work/letters" | grep -q '"truncated":true' || fail "the large payload is not cut"
+grep "^unknown_feature" "$work/letters" | grep "colour.*unknown_features: ignore" >/dev/null || fail "the unknown feature and its remedy are not named"
+grep "^too_large" "$work/letters" | grep '"truncated":true' >/dev/null || fail "the large payload is not cut"
 [ "$(wc -L <"$work/letters")" -lt 200000 ] || fail "a letter is very long"
 
 say "the same bytes read as protobuf, letters into a file"

@@ -84,13 +84,26 @@ expect "digest from the copy on" "$(reported digest)" "$late"
 say "what cannot be"
 refused "a version of the future" "there is no version" --from-store "$work/store" --until $((version + 1))
 refused "a store that is further" "is at version $version already" --from-store "$work/store" --store "$work/copy" --until 1
-refused "another seed" "is not that of" --from-store "$work/store" --set model.seed=2
+refused "another seed" "version 1 was learned under configuration" --from-store "$work/store" --set model.seed=2
 "$tool" "$brokers" trim events 1 500
 refused "a trimmed topic" "topic events partition 1: version" --from-store "$work/store"
 start_trainer --set training.keep_order=1
 generate 12 200 "$work/more" 20
 "$tool" "$brokers" produce <"$work/more" >/dev/null
-wait_for "more events" received_is $((total + $(wc -l <"$work/more")))
+total=$((total + $(wc -l <"$work/more")))
+wait_for "more events" received_is "$total"
 stop_trainer
 refused "a trimmed order" "keeps no order of version 1" --from-store "$work/store"
+
+say "another rate from now on"
+cp -r "$work/store" "$work/changed"
+changed=$(($(stored_version "$work/store") + 1))
+start_trainer --set optimizer.rows.rate=0.03
+generate 13 200 "$work/more" 30
+"$tool" "$brokers" produce <"$work/more" >/dev/null
+wait_for "events under the other rate" received_is $((total + $(wc -l <"$work/more")))
+stop_trainer
+refused "the old rate" "version $changed was learned under configuration" --from-store "$work/store" --store "$work/changed"
+run_replay --from-store "$work/store" --store "$work/changed" --set optimizer.rows.rate=0.03 || fail "$(tail -3 "$work/replay.log")"
+expect "equals_live under the other rate" "$(reported equals_live)" true
 say "passed"

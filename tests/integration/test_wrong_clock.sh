@@ -103,9 +103,9 @@ wait_for "acknowledged letters" nothing_unacknowledged
 stop_trainer
 
 "$tool" "$brokers" read dead-letters >"$work/letters"
-grep '^behind' "$work/letters" | grep -q 'older than its arrival at .*join.max_behind allows 1m' ||
+grep '^behind' "$work/letters" | grep 'older than its arrival at .*join.max_behind allows 1m' >/dev/null ||
     fail "no letter says how far the partition is behind"
-grep '^future' "$work/letters" | grep -q 'is 36[45]d [0-9]*h ahead of its arrival at .*join.max_future allows 1h' ||
+grep '^future' "$work/letters" | grep 'is 36[45]d [0-9]*h ahead of its arrival at .*join.max_future allows 1h' >/dev/null ||
     fail "no letter says how far ahead an event was"
 
 say "again, by a machine whose clock is right"

@@ -9,6 +9,7 @@ import fates
 Message = namedtuple("Message", "partition offset timestamp_ms sequence value")
 HEAD = struct.Struct("<IQQQI")
 KINDS = (fates.PARTITION, fates.EVENT, fates.IDLE, fates.FLUSH)  # as enum slu_record_kind
+TIMED = {fates.FLUSH: fates.CLOCK, fates.IDLE: fates.END}
 
 
 def topic(tool, brokers, name):
@@ -58,9 +59,9 @@ class _Reader:
 
 
 def records_of(value):
-    """One version's records as (kind, topic, partition, offset); the format is told in trainer/order.h."""
+    """One version's records as (kind, topic, partition, offset, time); the format is told in trainer/order.h."""
     r = _Reader(value)
-    if r.byte() != 1:
+    if r.byte() not in (1, 2):
         raise ValueError("an order of another format")
     places = [(r.text()[:-1].decode(), r.varint()) for _ in range(r.varint())]
     behind = [None] * len(places)
@@ -68,13 +69,15 @@ def records_of(value):
         tag = r.varint()
         place, kind = tag >> 3, KINDS[tag >> 1 & 3]
         if kind != fates.EVENT:
-            yield kind, *places[place], -1
+            if tag & 1:
+                kind = TIMED[kind]
+            yield kind, *places[place], -1, r.varint() if tag & 1 else 0
             continue
         start = r.varint() if tag & 1 else behind[place]
         count = r.varint()
         behind[place] = start + count
         for offset in range(start, start + count):
-            yield kind, *places[place], offset
+            yield kind, *places[place], offset, 0
 
 
 def order(store_tool, store):
@@ -146,7 +149,7 @@ def check_order(versions, topics):
         if version != place + 1:
             problems.append("order of version %d is missing" % (place + 1))
             break
-        for kind, name, number, offset in records:
+        for kind, name, number, offset, _ in records:
             if kind != fates.EVENT:
                 continue
             used[name, number, offset] += 1
@@ -164,10 +167,10 @@ def expected(rules, versions, topics):
     messages = {(name, m.partition, m.offset): m for name, list_ in topics.items() for m in list_}
     f = fates.Fates(rules)
     for _, records in versions:
-        for kind, name, number, offset in records:
+        for kind, name, number, offset, time in records:
             m = messages.get((name, number, offset))
             if kind != fates.EVENT:
-                f.feed(kind, name, number)
+                f.feed(kind, name, number, time=time)
             elif m:
                 f.feed(kind, name, number, offset, m.timestamp_ms * 1000, m.value)
     return f

@@ -7,17 +7,19 @@ import heapq
 import json
 from collections import Counter
 
-EVENT, PARTITION, IDLE, FLUSH = "event", "partition", "idle", "flush"
+EVENT, PARTITION, IDLE, FLUSH, CLOCK, END = "event", "partition", "idle", "flush", "clock", "end"
 NOTHING = -(1 << 63)
+DAY = 86400 * 10**6
+CLOCK_GRAIN = 10**6
 MOST_ORPHANS = 16
 
 
 class Rules:
     """The few numbers of the configuration that decide fates; times in microseconds."""
 
-    def __init__(self, steps, windows, lateness, orphan_wait, max_future, max_bytes, fields):
+    def __init__(self, steps, windows, lateness, orphan_wait, max_future, max_behind, max_bytes, fields):
         self.steps, self.windows, self.lateness, self.orphan_wait = steps, windows, lateness, orphan_wait
-        self.max_future, self.max_bytes, self.fields = max_future, max_bytes, set(fields)
+        self.max_future, self.max_behind, self.max_bytes, self.fields = max_future, max_behind, max_bytes, set(fields)
 
 
 class Refused(Exception):
@@ -63,9 +65,24 @@ def parse(rules, value):
     return step is not None, identity, impression, step, time
 
 
+def wrong_unit(time, arrival):
+    """Seconds or milliseconds where microseconds are wanted."""
+    return time < 10**14 and (abs(time * 1000 - arrival) < 400 * DAY or time < 10**11 and abs(time * 10**6 - arrival) < 400 * DAY)
+
+
 class _Partition:
     def __init__(self):
         self.newest, self.idle = NOTHING, False
+        self.arrival = self.usable = self.end = 0  # of its last message, of its last usable one; when it was read to its end
+
+    def behind(self, most):
+        return most and self.usable and self.newest != NOTHING and self.usable - self.newest > most
+
+    def hold(self, most):
+        """Up to where it lets event time go."""
+        if self.newest != NOTHING:
+            return self.newest + max(0, self.arrival - self.usable)
+        return self.arrival - most if most and self.arrival else NOTHING
 
 
 class _Impression:
@@ -82,7 +99,7 @@ class Fates:
     def __init__(self, rules):
         self.rules = rules
         self.partitions = {}
-        self.watermark = NOTHING
+        self.watermark, self.clock = NOTHING, None
         self.waiting = {}        # impression id -> _Impression or _Orphans
         self.timers, self.armed = [], 0
         self.letters = []        # ("record", topic, partition, offset, reason) or ("step", id, impression, step, time, reason)
@@ -92,9 +109,21 @@ class Fates:
     # ---- event time
 
     def _recompute(self):
-        holding = [p.newest for p in self.partitions.values() if not p.idle]
-        if holding and min(holding) != NOTHING:
-            self.watermark = max(self.watermark, min(holding) - self.rules.lateness)
+        most = self.rules.max_behind
+        active = [p for p in self.partitions.values() if not p.idle]
+        if any(p.newest != NOTHING and not p.behind(most) for p in active):
+            active = [p for p in active if not p.behind(most)]
+        if active:
+            least = min(p.hold(most) for p in active)
+            if least != NOTHING:
+                self.watermark = max(self.watermark, least - self.rules.lateness)
+
+    def _arrived(self, partition, stamp):
+        """When a message came, as far as that can be known."""
+        if self.clock is not None:
+            stamp = min(stamp, self.clock + CLOCK_GRAIN)
+        partition.arrival = max(stamp, partition.end)
+        return partition.arrival
 
     def _arm(self, deadline, impression):
         self.armed += 1
@@ -163,13 +192,21 @@ class Fates:
                 self.letters.append(("step", identity, impression, self.rules.steps[step], at, why))
         return None
 
-    def _take(self, partition, arrival, value):
-        is_step, identity, impression, step, time = parse(self.rules, value)
+    def _open(self, arrival, value):
+        """The event, or Refused."""
+        event = parse(self.rules, value)
+        is_step, _, _, step, time = event
         self.kinds["impression" if not is_step else self.rules.steps[step]] += 1
+        if wrong_unit(time, arrival):
+            raise Refused("malformed")
         if time > arrival + self.rules.max_future:
-            return "future"
-        partition.idle = False
+            raise Refused("future")
+        return event
+
+    def _take(self, partition, event):
+        is_step, identity, impression, step, time = event
         partition.newest = max(partition.newest, time)
+        partition.usable = partition.arrival
         self._recompute()
         self._advance()
         if not is_step:
@@ -179,7 +216,22 @@ class Fates:
             return self._join(record, identity, step, time)
         return self._wait(identity, impression, step, time)
 
-    def feed(self, kind, topic, number, offset=-1, arrival=0, value=b""):
+    def _event(self, partition, stamp, value):
+        """The reason for a dead letter, None."""
+        self.received += 1
+        arrival = self._arrived(partition, stamp)
+        partition.idle = False
+        try:
+            event = self._open(arrival, value)
+        except Refused as refused:
+            self._recompute()
+            self._advance()
+            return str(refused)
+        why = self._take(partition, event)
+        return "behind" if why == "late" and partition.behind(self.rules.max_behind) else why
+
+    def feed(self, kind, topic, number, offset=-1, time=0, value=b""):
+        """One record; |time| is the stamp of an event, or what the clock said."""
         partition = self.partitions.setdefault((topic, number), _Partition())
         if kind == PARTITION:
             partition.idle = False
@@ -187,12 +239,12 @@ class Fates:
             partition.idle = True
             self._recompute()
             self._advance()
+        elif kind == CLOCK:
+            self.clock = time
+        elif kind == END:
+            partition.end = time
         elif kind == EVENT:
-            self.received += 1
-            try:
-                why = self._take(partition, arrival, value)
-            except Refused as refused:
-                why = str(refused)
+            why = self._event(partition, time, value)
             if why:
                 self.letters.append(("record", topic, number, offset, why))
 

@@ -22,7 +22,7 @@ from stream import Stream
 
 TOPICS = ("impressions", "clicks", "conversions")
 RULES = fates.Rules(steps=("click", "conversion"), windows=(1_000_000, 2_000_000), lateness=1_000_000, orphan_wait=1_000_000,
-                    max_future=3600 * 10**6, max_bytes=16384, fields=("user", "interests", "recent", "hour", "item", "price"))
+                    max_future=3600 * 10**6, max_behind=86400 * 10**6, max_bytes=16384, fields=("user", "interests", "recent", "hour", "item", "price"))
 PATIENCE = float(os.environ.get("SLU_TEST_PATIENCE", "120"))
 
 # Where a kill is meant to land, and how often of a hundred.
@@ -53,7 +53,7 @@ def fault_of(rng, place):
         return "%s:%s:%d:%s" % (op, glob, rng.randrange(1, most + 1), rng.choice(("kill", "kill-after", "torn")))
     if place == "publish":
         return "write:*.log:%d:kill-after" % rng.randrange(1, 30)
-    return "%s:*:%d:powercut" % (rng.choice(("write", "sync")), rng.randrange(20, 120))
+    return "%s:*:%d:powercut" % (rng.choice(("write", "sync")), rng.randrange(4, 60))
 
 
 class Soak:

@@ -10,22 +10,25 @@ import evidence  # noqa: E402
 import fates  # noqa: E402
 from evidence import Message  # noqa: E402
 
-RULES = fates.Rules(("click", "conversion"), (1000, 2000), lateness=100, orphan_wait=500, max_future=10**6, max_bytes=200,
+RULES = fates.Rules(("click", "conversion"), (1000, 2000), lateness=100, orphan_wait=500, max_future=10**6, max_behind=0, max_bytes=200,
                     fields=("user",))
 
 
+T = 10**15  # an hour on which all this happens
+
+
 def impression(identity, time, **features):
-    return json.dumps({"impression": {"id": identity, "time_us": time, "features": features}}).encode()
+    return json.dumps({"impression": {"id": identity, "time_us": T + time if time else 0, "features": features}}).encode()
 
 
 def step(identity, of, time, name="click"):
-    return json.dumps({"step": {"id": identity, "step": name, "impression_id": of, "time_us": time}}).encode()
+    return json.dumps({"step": {"id": identity, "step": name, "impression_id": of, "time_us": T + time}}).encode()
 
 
 def run(*values):
     f = fates.Fates(RULES)
     for i, value in enumerate(values):
-        f.feed(fates.EVENT, "t", 0, i, 10**6, value)
+        f.feed(fates.EVENT, "t", 0, i, T + 10**6, value)
     return f
 
 
@@ -43,12 +46,12 @@ class FatesTest(unittest.TestCase):
                 "conversion"))
         self.assertEqual([x[-1] for x in f.letters], ["duplicate", "repeated", "outside_window"])
         self.assertEqual((f.received, f.learned, f.state()), (5, 0, {"a": (1, 1)}))
-        f.feed(fates.EVENT, "t", 0, 5, 10**6, impression("b", 3100))   # closes the window
+        f.feed(fates.EVENT, "t", 0, 5, T + 10**6, impression("b", 3100))   # closes the window
         self.assertEqual((f.received, f.learned, f.state()), (6, 2, {"b": (1, 0)}))
 
     def test_late_and_orphans(self):
         f = run(step("s", "a", 1000), impression("b", 1200), impression("c", 1700), impression("d", 5000), impression("e", 2000))
-        self.assertEqual(f.letters, [("step", "s", "a", "click", 1000, "orphan"), ("record", "t", 0, 4, "late")])
+        self.assertEqual(f.letters, [("step", "s", "a", "click", T + 1000, "orphan"), ("record", "t", 0, 4, "late")])
         self.assertEqual((f.learned, f.state()), (2, {"d": (1, 0)}))
 
     def test_a_step_that_waited(self):
@@ -56,21 +59,28 @@ class FatesTest(unittest.TestCase):
         self.assertEqual([x[-1] for x in f.letters], ["duplicate"])
         self.assertEqual(f.state(), {"a": (1, 1)})
 
+    def test_arrival_is_bounded_by_our_clock(self):
+        f = fates.Fates(RULES)
+        f.feed(fates.CLOCK, "t", 0, time=T + 10**6)
+        f.feed(fates.EVENT, "t", 0, 0, T + 9 * 10**6, impression("a", 3 * 10**6 + 1))
+        f.feed(fates.EVENT, "t", 0, 1, T + 9 * 10**6, impression("b", 3 * 10**6))
+        self.assertEqual(f.letters, [("record", "t", 0, 0, "future")])
+
     def test_the_slowest_partition_holds(self):
         f = fates.Fates(RULES)
         f.feed(fates.PARTITION, "t", 0)
         f.feed(fates.PARTITION, "t", 1)
-        f.feed(fates.EVENT, "t", 0, 0, 10**6, impression("a", 5000))
+        f.feed(fates.EVENT, "t", 0, 0, T + 10**6, impression("a", 5000))
         self.assertEqual(f.watermark, fates.NOTHING)
         f.feed(fates.IDLE, "t", 1)
-        self.assertEqual(f.watermark, 4900)
+        self.assertEqual(f.watermark, T + 4900)
 
 
 class EvidenceTest(unittest.TestCase):
     topics = {"t": [Message(0, i, 1, 0, impression("i%d" % i, 1000 + i)) for i in range(4)]}
 
     def order(self, *versions):
-        return [(i + 1, [(fates.EVENT, "t", 0, offset) for offset in v]) for i, v in enumerate(versions)]
+        return [(i + 1, [(fates.EVENT, "t", 0, offset, 0) for offset in v]) for i, v in enumerate(versions)]
 
     def test_each_once(self):
         self.assertEqual(evidence.check_order(self.order([0, 1], [2, 3]), self.topics), (0, 0, []))
@@ -85,9 +95,10 @@ class EvidenceTest(unittest.TestCase):
         self.assertTrue(evidence.check_order(versions[1:], self.topics)[2])
 
     def test_reading_an_order(self):
-        value = bytes([1, 1, 2]) + b"t\0" + bytes([3]) + bytes([0 << 3 | 0 << 1]) + bytes([0 << 3 | 1 << 1 | 1, 5, 2, 0 << 3 | 2 << 1])
-        self.assertEqual(list(evidence.records_of(value)), [(fates.PARTITION, "t", 3, -1), (fates.EVENT, "t", 3, 5),
-                                                            (fates.EVENT, "t", 3, 6), (fates.IDLE, "t", 3, -1)])
+        value = bytes([2, 1, 2]) + b"t\0" + bytes([3, 0 << 1, 1 << 1 | 1, 5, 2, 2 << 1, 3 << 1 | 1, 9, 2 << 1 | 1, 10])
+        self.assertEqual(list(evidence.records_of(value)), [
+            (fates.PARTITION, "t", 3, -1, 0), (fates.EVENT, "t", 3, 5, 0), (fates.EVENT, "t", 3, 6, 0), (fates.IDLE, "t", 3, -1, 0),
+            (fates.CLOCK, "t", 3, -1, 9), (fates.END, "t", 3, -1, 10)])
 
     def letters(self, *numbers):
         text = '{"reason":"late","topic":"t","partition":0,"offset":%d}'

@@ -1,0 +1,78 @@
+/* trainer/kafka_source_state.h - the inside of the Kafka source, shared by kafka_source.c (records out) and
+ * kafka_identity.c (is this still the topic that was read?). Nobody else includes it. */
+#pragma once
+#include "base/clock.h"
+#include "trainer/kafka_client.h"
+#include "trainer/kafka_mark.h"
+#include "trainer/kafka_scout.h"
+#include "trainer/source.h"
+#include "trainer/steady_clock.h"
+
+#define SLU_KAFKA_BATCH 512
+
+typedef struct slu_kafka_partition {
+    uint32_t topic; /* index into options->kafka.topics */
+    int32_t number;
+    slu_kafka_proof at; /* behind the newest record handed out */
+    int64_t active_us;  /* monotonic: newest message, or when reading began */
+    bool at_end;        /* read to its end since then, which was at |end| */
+    int64_t end;
+    int64_t end_us,
+        told_end_us; /* our clock when it was last known to be at its end, and as told; 0: never */
+    bool idle;       /* said so */
+    bool reread;     /* what came while its topic had to prove itself was passed over */
+} slu_kafka_partition;
+
+typedef struct slu_kafka_source {
+    slu_source base;
+    const slu_options *options;
+    slu_store *store;
+    slu_kafka_trouble trouble;
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    slu_kafka_scout *scout;
+    slu_kafka_partition *parts; /* (n) */
+    uint32_t n, cap, announced;
+    uint32_t **index;  /* (n_topics) partition number -> place in parts */
+    int32_t *known;    /* (n_topics) partitions taken over from the scout */
+    bool *gone;        /* (n_topics) the topic was there and is not */
+    bool reread;       /* of any partition */
+    bool suspect;      /* something happened behind which a topic may have been made anew */
+    int64_t proved_us; /* monotonic: when proofs were last begun */
+
+    rd_kafka_message_t *current;                /* of the record in use */
+    rd_kafka_message_t *batch[SLU_KAFKA_BATCH]; /* [at, n_batch) wait to be handed out */
+    size_t at, n_batch;
+    slu_steady_clock clock;
+    int64_t told_us;    /* our clock as last told, 0: not yet */
+    int64_t empty_us;   /* our clock when all that had been fetched was taken */
+    int64_t drained_us; /* the same, before what is in |batch| was fetched */
+    int64_t newest_us;  /* monotonic: newest message of any partition, or when reading began */
+    bool flushed;
+    int64_t committed_us;
+    bool commit_in_flight;
+    int64_t *wanted, *reported; /* (cap) offsets to tell the group, and what it was told; -1: none */
+    int64_t missing_log_us;     /* monotonic: when missing topics may be mentioned again */
+} slu_kafka_source;
+
+static inline const char *slu_kafka_topic(const slu_kafka_source *s, uint32_t topic)
+{
+    return s->options->kafka.topics[topic];
+}
+
+/* Frees what was fetched and not handed out. */
+void slu_kafka_drop_batch(slu_kafka_source *s);
+
+/* ---- kafka_identity.c ---- */
+
+/* |topic| has |count| partitions by the newest answer, -1 unknown. SLU_EKAFKA when it had more. */
+int slu_kafka_check_count(slu_kafka_source *s, uint32_t topic, int32_t count, slu_error *err);
+/* Trouble is over behind which topics may have been made anew: each has to show its newest record again. What
+ * was fetched and not handed out comes again. */
+void slu_kafka_prove_again(slu_kafka_source *s);
+/* True when a message or the end of |p| (NULL: never) must not be looked at yet. */
+bool slu_kafka_pass_over(slu_kafka_source *s, slu_kafka_partition *p);
+/* Partitions that were passed over are read where they stood, once their topic has proved itself. */
+void slu_kafka_reread(slu_kafka_source *s);
+/* The broker does not have the offset of |p|. */
+int slu_kafka_take_refusal(slu_kafka_source *s, slu_kafka_partition *p, slu_error *err);
