@@ -5,24 +5,31 @@
 
 static void out_of_memory(size_t n)
 {
-    fprintf(stderr, "sluice: out of memory (buffer of %zu bytes)\n", n);
+    fprintf(stderr, "sluice: out of memory (%zu more bytes for a buffer)\n", n);
     abort();
+}
+
+bool slu_buf_try_reserve(slu_buf *b, size_t extra)
+{
+    if (extra <= b->cap - b->len && b->data)
+        return true;
+    if (extra > SIZE_MAX / 2 - b->len)
+        return false;
+    size_t cap = b->cap ? b->cap : 64;
+    while (cap < b->len + extra)
+        cap *= 2;
+    uint8_t *data = realloc(b->data, cap);
+    if (!data)
+        return false;
+    b->data = data;
+    b->cap = cap;
+    return true;
 }
 
 uint8_t *slu_buf_reserve(slu_buf *b, size_t extra)
 {
-    if (extra > b->cap - b->len || !b->data) {
-        if (extra > SIZE_MAX / 2 - b->len)
-            out_of_memory(SIZE_MAX);
-        size_t cap = b->cap ? b->cap : 64;
-        while (cap < b->len + extra)
-            cap *= 2;
-        uint8_t *data = realloc(b->data, cap);
-        if (!data)
-            out_of_memory(cap);
-        b->data = data;
-        b->cap = cap;
-    }
+    if (!slu_buf_try_reserve(b, extra))
+        out_of_memory(extra);
     return b->data + b->len;
 }
 

@@ -17,6 +17,8 @@ typedef struct slu_buf {
 /* Makes room for |extra| more bytes and returns where they go; len is unchanged. Aborts when out of memory: these
  * buffers are bounded by their users, so running out means the machine is lost anyway. */
 uint8_t *slu_buf_reserve(slu_buf *b, size_t extra);
+/* The same for a buffer that bytes from outside may make large: false when there is no memory, |b| as it was. */
+bool slu_buf_try_reserve(slu_buf *b, size_t extra);
 void slu_buf_free(slu_buf *b); /* leaves an empty, reusable buffer */
 static inline void slu_buf_clear(slu_buf *b)
 {

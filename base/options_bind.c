@@ -195,7 +195,10 @@ int slu_options_bind(const slu_tree *t, slu_options **op, slu_error *err)
     if (rc == CYAML_OK)
         return 0;
     *op = NULL;
-    return slu_fail(err, rc == CYAML_ERR_OOM ? SLU_ENOMEM : SLU_ECONFIG, "%.200s: libcyaml: %s", t->name,
+    /* The text is our own, so what the parser below libcyaml cannot do with it is for lack of memory. */
+    bool memory =
+        rc == CYAML_ERR_OOM || rc == CYAML_ERR_LIBYAML_PARSER || rc == CYAML_ERR_LIBYAML_PARSER_INIT;
+    return slu_fail(err, memory ? SLU_ENOMEM : SLU_ECONFIG, "%.200s: libcyaml: %s", t->name,
                     cyaml_strerror(rc));
 }
 

@@ -32,7 +32,7 @@ __attribute__((format(printf, 3, 4))) static int fail(const checker *c, const sl
 
 static int out_of_memory(const checker *c)
 {
-    return slu_fail(c->err, SLU_ECONFIG, "%.200s: too large for a configuration", c->tree->name);
+    return slu_fail(c->err, SLU_ENOMEM, "%.200s: out of memory for the configuration", c->tree->name);
 }
 
 /* Appends |key|, or |index| when there is no key, to the path; the result goes to path_pop(). Too long a path

@@ -12,7 +12,7 @@
 
 static int out_of_memory(const slu_tree *t, slu_error *err)
 {
-    return slu_fail(err, SLU_ECONFIG, "%.200s: too large for a configuration", t->name);
+    return slu_fail(err, SLU_ENOMEM, "%.200s: out of memory for the configuration", t->name);
 }
 
 static int fill(slu_tree *t, slu_node *map, const char *key, const char *text, slu_error *err)

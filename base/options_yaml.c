@@ -114,7 +114,7 @@ static int fail_at(reading *r, size_t line, const char *message)
 
 static int out_of_memory(reading *r)
 {
-    return slu_fail(r->err, SLU_ECONFIG, "%.200s: too large for a configuration", r->tree->name);
+    return slu_fail(r->err, SLU_ENOMEM, "%.200s: out of memory for the configuration", r->tree->name);
 }
 
 static int next_event(reading *r, yaml_event_t *e)
@@ -122,6 +122,8 @@ static int next_event(reading *r, yaml_event_t *e)
     char what[200];
     if (yaml_parser_parse(&r->parser, e))
         return 0;
+    if (r->parser.error == YAML_MEMORY_ERROR)
+        return out_of_memory(r);
     const char *problem = r->parser.problem ? r->parser.problem : "unreadable";
     snprintf(what, sizeof what, "not valid YAML: %s%s%s", problem, r->parser.context ? " " : "",
              r->parser.context ? r->parser.context : "");

@@ -409,6 +409,9 @@ static int keep(slu_delta_applier *a, const void *message, size_t len, slu_error
         return slu_fail(err, SLU_ELIMIT,
                         "version %" PRIu64 " changes more than %u MiB; waiting for the next base", a->version,
                         MAX_DELTA_BYTES >> 20);
+    if (!slu_buf_try_reserve(&a->kept, sizeof(uint64_t) + len))
+        return slu_fail(err, SLU_ENOMEM, "version %" PRIu64 ": no memory for a chunk of %zu bytes",
+                        a->version, len);
     slu_put_u64(&a->kept, len);
     slu_put_bytes(&a->kept, message, len);
     return 0;

@@ -111,7 +111,10 @@ static int read_header(recorded *f, const slu_schema *schema, slu_error *err)
         line = (slu_span){line.p + 3, line.n - 3};
     slu_error why = SLU_ERROR_INIT;
     slu_csv_begin(f->csv);
-    if (slu_csv_split(f->csv, line, &why) != 1)
+    rc = slu_csv_split(f->csv, line, &why);
+    if (rc == SLU_ENOMEM)
+        return slu_fail(err, rc, "%s: %s", f->path, why.message);
+    if (rc != 1)
         return slu_fail(err, SLU_ECONFIG, "%s: the header line is not CSV: %s", f->path,
                         why.code ? why.message : "a quoted name is not closed");
     const slu_span *cells = slu_csv_cells(f->csv, &f->n_columns);

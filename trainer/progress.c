@@ -39,7 +39,11 @@ slu_progress *slu_progress_new(uint32_t tasks)
     p->tasks = tasks;
     p->entire = calloc(tasks, sizeof *p->entire);
     p->conditional = calloc(tasks, sizeof *p->conditional);
-    for (uint32_t t = 0; p->entire && p->conditional && t < tasks; t++) {
+    if (!p->entire || !p->conditional) {
+        slu_progress_free(p);
+        return NULL;
+    }
+    for (uint32_t t = 0; t < tasks; t++) {
         p->entire[t].bins = calloc(BINS, 2 * sizeof(uint64_t));
         p->conditional[t].bins = t ? calloc(BINS, 2 * sizeof(uint64_t)) : NULL;
         if (!p->entire[t].bins || (t && !p->conditional[t].bins)) {

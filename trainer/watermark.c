@@ -55,6 +55,14 @@ void slu_watermark_free(slu_watermark *w)
     free(w);
 }
 
+/* Partitions are few: without memory for one the process is lost anyway, see base/bytes.h. */
+static void *checked(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
 /* Partitions are few and announced rarely: a linear search is fine. */
 static uint32_t find_or_add(slu_watermark *w, const char *topic, size_t len, int32_t partition)
 {
@@ -64,11 +72,12 @@ static uint32_t find_or_add(slu_watermark *w, const char *topic, size_t len, int
             return i;
     if (w->n == w->cap) {
         w->cap = w->cap ? 2 * w->cap : 16;
-        w->entries = realloc(w->entries, w->cap * sizeof *w->entries);
-        assert(w->entries);
+        w->entries = checked(realloc(w->entries, w->cap * sizeof *w->entries));
     }
-    w->entries[w->n] = (entry){
-        .topic = strndup(topic, len), .partition = partition, .newest_us = INT64_MIN, .next_offset = -1};
+    w->entries[w->n] = (entry){.topic = checked(strndup(topic, len)),
+                               .partition = partition,
+                               .newest_us = INT64_MIN,
+                               .next_offset = -1};
     return w->n++;
 }
 
@@ -129,8 +138,7 @@ static void recompute(slu_watermark *w)
 void slu_watermark_partition(slu_watermark *w, uint32_t index, const slu_partition *part)
 {
     if (index >= w->n_index) {
-        w->by_index = realloc(w->by_index, (index + 1) * sizeof *w->by_index);
-        assert(w->by_index);
+        w->by_index = checked(realloc(w->by_index, (index + 1) * sizeof *w->by_index));
         while (w->n_index <= index)
             w->by_index[w->n_index++] = UINT32_MAX;
     }
@@ -306,6 +314,34 @@ void slu_watermark_save(const slu_watermark *w, slu_buf *out)
     }
 }
 
+/* Times as a clock may say them, a wrong one too; sums of a few of them stay in range. */
+static bool time_valid(int64_t us)
+{
+    return us >= -SLU_MAX_TIME_US && us <= SLU_MAX_TIME_US;
+}
+
+static bool event_time_valid(int64_t us)
+{
+    return us == INT64_MIN || time_valid(us);
+}
+
+static bool entry_valid(const entry *e)
+{
+    return event_time_valid(e->newest_us) && e->next_offset >= -1 && e->partition >= 0 &&
+           time_valid(e->arrival_us) && time_valid(e->usable_us) && time_valid(e->end_us);
+}
+
+/* What was stored can be calculated with. The watermark itself is behind an event by the allowed lateness. */
+static bool all_valid(const slu_watermark *w)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        if (!entry_valid(&w->entries[i]))
+            return false;
+    return event_time_valid(w->newest_us) &&
+           (w->now_us == INT64_MIN || time_valid(w->now_us / 2)) && /* an event's and some arrivals' */
+           (w->clock_us == INT64_MAX || time_valid(w->clock_us));
+}
+
 static void load_arrivals(slu_watermark *w, slu_reader *r)
 {
     w->clock_us = (int64_t)slu_get_u64(r);
@@ -331,6 +367,8 @@ int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err
         int32_t partition = (int32_t)slu_get_u32(&r);
         int64_t newest = (int64_t)slu_get_u64(&r), next = (int64_t)slu_get_u64(&r);
         bool idle = slu_get_u8(&r);
+        if (r.bad || !len || memchr(topic, 0, len))
+            r.bad = true;
         if (r.bad)
             break;
         uint32_t at = find_or_add(w, (const char *)topic, len, partition);
@@ -340,7 +378,7 @@ int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err
     }
     if (!r.bad && slu_reader_left(&r))
         load_arrivals(w, &r);
-    if (r.bad || slu_reader_left(&r))
+    if (r.bad || slu_reader_left(&r) || !all_valid(w))
         return slu_fail(err, SLU_ECORRUPT, "stored watermark is damaged: restore the store from a backup");
     return 0;
 }
