@@ -88,7 +88,7 @@ say "the daemons with a wrong password: they go on and say what to correct"
     --set admin.scorer=127.0.0.1:0 "${tls[@]}" "${joe[@]}" "${wrong[@]}" --set kafka.rdkafka.debug=security,broker \
     --set log.level=debug >"$work/scorer-wrong.log" 2>&1 &
 scorer_pid=$!
-trap 'kill -KILL $scorer_pid 2>/dev/null || true; finish' EXIT
+trap 'status=$?; set +e; kill -KILL $scorer_pid 2>/dev/null; (exit $status); finish' EXIT
 start_trainer "${tls[@]}" "${joe[@]}" "${wrong[@]}" --set kafka.rdkafka.debug=security,broker --set log.level=debug
 wait_for "a line about the password" log_says "remedy=.*correct kafka.rdkafka.sasl.username"
 scorer_says() {
