@@ -4,9 +4,12 @@
 #include "serving/grpc_server.h"
 #include "sim/grpc_client.h"
 #include "tests/suite.h"
+#include "tests/tls_sample.h"
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -217,10 +220,122 @@ START_TEST(test_http1_is_told)
 }
 END_TEST
 
+/* ---- over TLS ---- */
+
+static char tls_dir[] = "/tmp/sluice-server-XXXXXX";
+static char ca_file[64], certificate_file[64], key_file[64];
+static slu_client_tls_files tls_files = {.ca = ca_file};
+
+static void start_tls(void)
+{
+    ck_assert_ptr_nonnull(mkdtemp(tls_dir));
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(ca_file, sizeof ca_file, "%s/ca.pem", tls_dir);
+    snprintf(certificate_file, sizeof certificate_file, "%s/server.pem", tls_dir);
+    snprintf(key_file, sizeof key_file, "%s/server.key", tls_dir);
+    tls_authority ca = tls_authority_new("CA", -TLS_DAY, 100 * TLS_DAY);
+    tls_write(ca.certificate, ca_file, "w");
+    tls_issue(&ca, "server", "serverAuth", -TLS_DAY, 100 * TLS_DAY, certificate_file, key_file);
+    tls_authority_free(&ca);
+    slu_serving_opts opts = options();
+    opts.tls_certificate = certificate_file;
+    opts.tls_key = key_file;
+    opts.tls_handshake_us = 20 * SLU_SECOND_US;
+    slu_log_setup(SLU_LOG_ERROR, SLU_LOGFMT);
+    slu_error_clear(&err);
+    ck_assert_msg(slu_grpc_server_start(&opts, methods, &server, &err) == 0, "%s", err.message);
+    snprintf(address, sizeof address, "127.0.0.1:%d", slu_grpc_server_port(server));
+}
+
+static void stop_tls(void)
+{
+    slu_grpc_server_free(server);
+    unlink(ca_file);
+    unlink(certificate_file);
+    unlink(key_file);
+    rmdir(tls_dir);
+}
+
+static void echo_over_tls(slu_grpc_client *c, const uint8_t *body, size_t n)
+{
+    slu_buf answer = SLU_BUF_INIT;
+    char message[200];
+    int status = slu_grpc_client_call(c, "/t.S/Echo", body, n, 30 * SLU_SECOND_US, &answer, message, 200);
+    ck_assert_msg(status == 0, "%d %s", status, message);
+    ck_assert_uint_eq(answer.len, n);
+    ck_assert(!n || !memcmp(answer.data, body, n));
+    slu_buf_free(&answer);
+}
+
+static slu_grpc_client *tls_client(void)
+{
+    slu_grpc_client *c;
+    slu_error_clear(&err);
+    ck_assert_msg(slu_grpc_client_connect_tls(address, &tls_files, 30 * SLU_SECOND_US, &c, &err) == 0, "%s",
+                  err.message);
+    return c;
+}
+
+static atomic_bool enough;
+
+static void *refresh_all_the_time(void *count)
+{
+    while (!atomic_load(&enough))
+        *(int *)count += slu_grpc_server_refresh_tls(server, true);
+    return NULL;
+}
+
+/* Connections come and go and carry everything from nothing to a megabyte, while the certificate is loaded
+ * again and again: no call fails, and the one that was there first lives on. */
+START_TEST(test_tls_calls_while_certificates_change)
+{
+    start_tls();
+    static uint8_t body[1 << 20];
+    for (size_t i = 0; i < sizeof body; i++)
+        body[i] = (uint8_t)(i * 31 + i / 253);
+    int refreshed = 0;
+    pthread_t thread;
+    slu_grpc_client *first = tls_client();
+    ck_assert_int_eq(pthread_create(&thread, NULL, refresh_all_the_time, &refreshed), 0);
+    static const size_t sizes[] = {0, 1, 16384, 16385, 100000, 1 << 20};
+    for (int round = 0; round < 6; round++) {
+        slu_grpc_client *c = tls_client();
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            echo_over_tls(c, body, sizes[i]);
+        echo_over_tls(first, body, 70000);
+        slu_grpc_client_free(c);
+    }
+    atomic_store(&enough, true);
+    pthread_join(thread, NULL);
+    ck_assert_int_gt(refreshed, 0);
+    slu_grpc_client_free(first);
+    stop_tls();
+}
+END_TEST
+
+/* Plain text to a TLS port and TLS to a plain one end at once, and the next client is served. */
+START_TEST(test_tls_and_plain_do_not_mix)
+{
+    slu_grpc_client *c;
+    start_tls();
+    ck_assert_int_eq(slu_grpc_client_connect(address, 30 * SLU_SECOND_US, &c, &err), SLU_EIO);
+    c = tls_client();
+    echo_over_tls(c, (const uint8_t *)"x", 1);
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+    start();
+    ck_assert_int_eq(slu_grpc_client_connect_tls(address, &tls_files, 30 * SLU_SECOND_US, &c, &err), SLU_EIO);
+    c = client();
+    slu_grpc_client_free(c);
+    stop_tls();
+}
+END_TEST
+
 int main(void)
 {
     return run_suite("grpc_server",
                      (const TTest *[]){test_calls, test_many_in_flight, test_port_taken_and_bad_addresses,
                                        test_too_many_connections, test_drain_lets_calls_finish,
-                                       test_http1_is_told, NULL});
+                                       test_http1_is_told, test_tls_calls_while_certificates_change,
+                                       test_tls_and_plain_do_not_mix, NULL});
 }
