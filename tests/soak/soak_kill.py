@@ -50,7 +50,7 @@ def fault_of(rng, place):
         op, glob, most = rng.choice((("open", "*.sst", 6), ("write", "*.sst", 12), ("sync", "*.sst", 6), ("write", "MANIFEST-*", 8),
                                      ("sync", "MANIFEST-*", 6), ("rename", "*", 3), ("unlink", "*.sst", 4), ("unlink", "*.log", 2),
                                      ("open", "*.log", 3), ("close", "*.sst", 6)))
-        return "%s:%s:%d:%s" % (op, glob, rng.randrange(1, most + 1), rng.choice(("kill", "kill-after", "torn")))
+        return "%s:%s:%d:%s" % (op, glob, rng.randrange(1, most * rng.choice((1, 6)) + 1), rng.choice(("kill", "kill-after", "torn")))
     if place == "publish":
         return "write:*.log:%d:kill-after" % rng.randrange(1, 30)
     return "%s:*:%d:powercut" % (rng.choice(("write", "sync")), rng.randrange(4, 60))
