@@ -182,6 +182,7 @@ typedef struct slu_serving_opts {
     uint32_t max_streams; /* concurrent per connection */
     uint32_t max_connections;
     uint32_t max_queue;              /* requests waiting per thread before RESOURCE_EXHAUSTED */
+    int64_t max_wait_us;             /* longest wait for a turn before RESOURCE_EXHAUSTED; 0: any */
     int64_t drain_us;                /* longest graceful drain */
     char *tls_certificate, *tls_key; /* PEM files; NULL: no TLS */
     char *tls_client_ca;             /* PEM file of those who may sign clients; NULL: clients need none */

@@ -403,6 +403,10 @@ static slu_opt table[] = {
         "Open connections; more are refused."),
     U32("serving.max_queue", O, serving.max_queue, "256", 1, 65536,
         "Requests waiting per thread; more are answered RESOURCE_EXHAUSTED at once."),
+    TIME("serving.max_wait", O, serving.max_wait_us, "50ms", 0, HOUR,
+         "Longest wait of a request for its turn; one that would wait longer, or has, is answered "
+         "RESOURCE_EXHAUSTED without being scored. In a queue that does not empty a quarter of it. 0s: no "
+         "limit."),
     TIME("serving.drain", O, serving.drain_us, "10s", 0, HOUR, "Longest graceful drain after SIGTERM."),
     CHOICE("serving.unknown_features", O, serving.unknown_features, unknowns, "reject",
            "Requests with a feature that is not in `features`: `reject` answers INVALID_ARGUMENT, `ignore` "

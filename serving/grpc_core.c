@@ -17,6 +17,7 @@ slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *o)
         .max_request_bytes = o->max_request_bytes,
         .max_streams = o->max_streams,
         .max_queue = o->max_queue,
+        .max_wait_us = o->max_wait_us,
         .max_header_bytes = 16 << 10,
         .window_bytes = 1 << 20,
         .max_buffered = two > (16 << 20) ? two : (16 << 20),
@@ -46,6 +47,7 @@ slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes 
     if (!c)
         return NULL;
     c->limits = *limits;
+    c->wait.max_us = limits->max_wait_us;
     c->routes = routes;
     c->thread = thread;
     c->arena = arena_for(limits);
@@ -55,6 +57,7 @@ slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes 
     }
     c->in_flight = slu_gauge("sluice_grpc_calls_in_flight", NULL, "Calls begun and not yet closed");
     c->refused_queue = refused("reason=\"queue\"");
+    c->refused_wait = refused("reason=\"wait\"");
     c->refused_size = refused("reason=\"size\"");
     c->refused_unsent = refused("reason=\"unread_answers\"");
     c->refused_resets = refused("reason=\"resets\"");
@@ -108,6 +111,8 @@ static void enqueue(slu_grpc_stream *st)
         c->queue = st;
     c->queue_last = st;
     c->waiting++;
+    st->weighed = st->in.message.len;
+    slu_grpc_wait_join(&c->wait, st->weighed, st->session->now_us);
 }
 
 static void unqueue(slu_grpc_stream *st)
@@ -125,6 +130,7 @@ static void unqueue(slu_grpc_stream *st)
     else
         c->queue_last = st->queue_prev;
     c->waiting--;
+    slu_grpc_wait_leave(&c->wait, st->weighed, st->session->now_us);
 }
 
 static void watch(slu_grpc_stream *st)
@@ -272,10 +278,9 @@ void slu_grpc_stream_refuse(slu_grpc_stream *st, slu_grpc_frame_state state)
     switch (state) {
     case SLU_FRAME_TOO_LARGE:
         slu_metric_add(c->refused_size, 1);
-        slu_grpc_stream_finish(
-            st, SLU_GRPC_RESOURCE_EXHAUSTED,
-            "request message of %u bytes is over the limit of %u (serving.max_request)", st->in.want,
-            c->limits.max_request_bytes);
+        slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
+                               "request message of %u bytes is over the limit of %u (serving.max_request)",
+                               st->in.want, c->limits.max_request_bytes);
         break;
     case SLU_FRAME_COMPRESSED:
         if (st->identity)
@@ -394,6 +399,16 @@ static bool refuse_late(slu_grpc_stream *st)
                                (long long)(s->now_us - st->received_us));
         return true;
     }
+    int64_t waited = s->now_us - st->received_us;
+    if (st->route->kind == SLU_GRPC_UNARY && !st->route->at_once &&
+        waited > slu_grpc_wait_limit(&c->wait, s->now_us)) {
+        slu_metric_add(c->refused_wait, 1);
+        slu_grpc_stream_finish(
+            st, SLU_GRPC_RESOURCE_EXHAUSTED,
+            "the server is busy: the request has waited %lld ms for its turn (serving.max_wait)",
+            (long long)(waited / 1000));
+        return true;
+    }
     if (s->unsent > c->limits.max_unsent) {
         slu_metric_add(c->refused_unsent, 1);
         slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
@@ -409,9 +424,13 @@ static void run_stream(slu_grpc_stream *st, const slu_clock *clock)
     slu_grpc_session_touch(st->session);
     if (refuse_late(st))
         return;
+    int64_t began = st->session->now_us;
+    size_t bytes = st->in.message.len;
     int status = handle(st, message, sizeof message);
-    if (clock)
+    if (clock) {
         st->session->now_us = slu_mono_us(clock);
+        slu_grpc_wait_learn(&st->session->core->wait, bytes, st->session->now_us - began);
+    }
     slu_metric_observe(st->route->seconds, (double)(st->session->now_us - st->received_us) * 1e-6);
     switch (st->route->kind) {
     case SLU_GRPC_UNARY:
@@ -431,8 +450,8 @@ bool slu_grpc_core_run(slu_grpc_core *c, const slu_clock *clock)
     slu_grpc_stream *st = c->queue;
     if (!st)
         return false;
-    unqueue(st);
     st->session->now_us = slu_mono_us(clock);
+    unqueue(st);
     if (st->watching) /* woken, not asked: the latency of this answer counts from now */
         st->received_us = st->session->now_us;
     run_stream(st, clock);
@@ -452,6 +471,14 @@ void slu_grpc_stream_ready(slu_grpc_stream *st)
         slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
                                "the server is busy: %u requests wait already (serving.max_queue)",
                                c->waiting);
+        return;
+    }
+    if (st->route->kind == SLU_GRPC_UNARY && !slu_grpc_wait_admits(&c->wait, st->session->now_us)) {
+        slu_metric_add(c->refused_wait, 1);
+        slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
+                               "the server is busy: the request would wait %lld ms for its turn "
+                               "(serving.max_wait)",
+                               (long long)(slu_grpc_wait_predict(&c->wait) / 1000));
         return;
     }
     enqueue(st);

@@ -21,6 +21,7 @@ typedef struct slu_grpc_limits {
     uint32_t max_request_bytes; /* of one message */
     uint32_t max_streams;       /* concurrent per connection */
     uint32_t max_queue;         /* complete requests that wait in a core */
+    int64_t max_wait_us;        /* and how long (serving/grpc_wait.h); 0: as long as it takes */
     uint32_t max_header_bytes;  /* of one request, names and values plus 32 each, as HTTP/2 counts */
     uint32_t window_bytes;      /* flow control window of a stream; the connection's is four times that */
     size_t max_buffered;        /* bytes of incomplete and waiting requests of one connection */

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "serving/grpc_core.h"
 #include "serving/grpc_frame.h"
+#include "serving/grpc_wait.h"
 #include <nghttp2/nghttp2.h>
 
 typedef struct slu_grpc_stream slu_grpc_stream;
@@ -29,6 +30,7 @@ struct slu_grpc_stream {
     bool whole;       /* in.message is a request (UNARY, WATCH) */
     bool half_closed; /* the peer will send no more */
     bool queued, watching, parked;
+    size_t weighed; /* bytes that it counts for in core->wait while it is queued */
     bool answered; /* response headers are submitted */
     bool finished; /* the status is decided */
     int status;
@@ -51,13 +53,14 @@ struct slu_grpc_core {
     slu_buf response; /* scratch of the running handler */
     slu_grpc_stream *queue, *queue_last;
     uint32_t waiting;
+    slu_grpc_wait wait;
     slu_grpc_stream *watchers;
     slu_grpc_stream *pool;
     uint32_t pooled;
     slu_grpc_session *touched;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
-    slu_metric *in_flight, *refused_queue, *refused_size, *refused_unsent, *refused_resets;
+    slu_metric *in_flight, *refused_queue, *refused_wait, *refused_size, *refused_unsent, *refused_resets;
 };
 
 struct slu_grpc_session {

@@ -34,7 +34,8 @@ typedef struct peer {
     nghttp2_session *client;
     peer_call calls[PEER_CALLS];
     int n_calls;
-    int handled; /* by the test handlers */
+    int handled;     /* by the test handlers */
+    int64_t cost_us; /* of a call, on the clock */
     int goaways;
     int32_t goaway_last;
     uint32_t goaway_error;
@@ -51,6 +52,7 @@ static int64_t peer_now(void *ctx)
 static slu_grpc_status peer_echo(void *ctx, slu_grpc_call *call)
 {
     ((peer *)ctx)->handled++;
+    ((peer *)ctx)->now += ((peer *)ctx)->cost_us;
     if (call->request_len)
         slu_put_bytes(call->response, call->request, call->request_len);
     return SLU_GRPC_OK;

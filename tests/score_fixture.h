@@ -20,13 +20,15 @@ typedef struct score_fixture {
     slu_arena *arena;
     slu_buf response;
     float *dense;
-    int64_t now_us; /* both clocks */
+    int64_t now_us;  /* both clocks */
+    int64_t step_us; /* that they move with each look at them */
     slu_clock clock;
 } score_fixture;
 
 static inline int64_t fixture_now(void *ctx)
 {
-    return ((score_fixture *)ctx)->now_us;
+    score_fixture *f = ctx;
+    return f->now_us += f->step_us;
 }
 
 static inline void fixture_begin(score_fixture *f, const slu_options *options)

@@ -184,6 +184,41 @@ START_TEST(test_queue_limit_spares_health)
 }
 END_TEST
 
+/* What would wait too long is refused when it comes, what has waited too long when its turn comes; neither is
+ * handled. Health never waits. */
+START_TEST(test_wait_limit)
+{
+    limits = peer_limits();
+    limits.max_wait_us = 20000;
+    limits.max_queue = 100;
+    p = peer_new(&limits, NULL);
+    peer_call *c[5];
+    peer_settle(p);
+    p->cost_us = 8000;
+    ck_assert_int_eq(peer_send(p, peer_message(p, 9, 1), "/t.S/Echo")->status, -1);
+    peer_settle(p); /* now it is known what a call takes */
+    for (int i = 0; i < 5; i++)
+        c[i] = peer_send(p, peer_message(p, 9, 1), "/t.S/Echo");
+    peer_call *health = peer_send(p, peer_message(p, 0, 0), "/grpc.health.v1.Health/Check");
+    peer_up(p);
+    ck_assert_uint_eq(slu_grpc_core_waiting(p->core), 3); /* waits of 0, 8 and 16 ms */
+    peer_down(p);
+    ends(c[3], SLU_GRPC_RESOURCE_EXHAUSTED, "would wait 24 ms for its turn (serving.max_wait)");
+    ends(c[4], SLU_GRPC_RESOURCE_EXHAUSTED, "serving.max_wait");
+    ends(health, 0, "");
+    p->now += 13000; /* something held the loop up */
+    peer_settle(p);
+    ends(c[0], 0, "");
+    ends(c[1], SLU_GRPC_RESOURCE_EXHAUSTED, "has waited 21 ms for its turn (serving.max_wait)");
+    ends(c[2], SLU_GRPC_RESOURCE_EXHAUSTED, "has waited");
+    ck_assert_int_eq(p->handled, 2);
+    c[0] = peer_send(p, peer_message(p, 9, 1), "/t.S/Echo"); /* the queue is empty: all is well again */
+    peer_settle(p);
+    ends(c[0], 0, "");
+    peer_free(p);
+}
+END_TEST
+
 START_TEST(test_streams_limit)
 {
     setup();
@@ -433,6 +468,7 @@ int main(void)
                                                        test_wrong_bodies,
                                                        test_deadlines,
                                                        test_queue_limit_spares_health,
+                                                       test_wait_limit,
                                                        test_streams_limit,
                                                        test_reset_while_queued,
                                                        test_rapid_resets,

@@ -47,7 +47,7 @@ typedef struct bad {
 static const bad extras[] = {
     {"modle:\n  seed: 1\n",
      "t.yaml:14: modle: unknown key; did you mean 'model'? allowed: name, funnel, features, model, "
-     "optimizer, training, join, kafka, files, store, publish, serving, admin, log"},
+     "optimizer, training, join, kafka, files, store, backup, publish, serving, admin, log"},
     {"model:\n  architecture: esm\n",
      "t.yaml:15: model.architecture: unknown value 'esm'; allowed: shared_bottom, esmm, mmoe"},
     {"training: {label_policy: [fnw]}\n",

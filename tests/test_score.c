@@ -1,4 +1,5 @@
 /* Score: the batched answer against one candidate at a time, and everything that a client can get wrong. */
+#include "base/metrics.h"
 #include "model/pooling.h"
 #include "tests/score_fixture.h"
 #include "tests/suite.h"
@@ -453,6 +454,28 @@ START_TEST(test_deadline)
 }
 END_TEST
 
+/* The clock goes on while a large request is scored: it ends between two chunks, with nothing to show for it.
+ */
+START_TEST(test_deadline_between_chunks)
+{
+    static const uint8_t many[] = {0x08, 0xd8, 0x04}; /* 600 candidates */
+    score_fixture f;
+    char message[512];
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    slu_metric *scored = slu_counter("sluice_score_candidates_total", NULL, "Candidates scored.");
+    double before = slu_metric_value(scored);
+    f.step_us = 10;
+    ck_assert_int_eq(fixture_call(&f, many, 3, f.now_us + 15, message), SLU_GRPC_DEADLINE_EXCEEDED);
+    ck_assert_msg(strstr(message, "after 256 of 600 candidates") != NULL, "%s", message);
+    ck_assert_uint_eq(f.response.len, 0);
+    ck_assert_double_eq(slu_metric_value(scored), before);
+    ck_assert_int_eq(fixture_call(&f, many, 3, f.now_us + 1000, message), SLU_GRPC_OK);
+    ck_assert_double_eq(slu_metric_value(scored), before + 600);
+    fixture_end(&f);
+}
+END_TEST
+
 /* Numbers may come one by one as well as packed, and fields that are newer than this scorer are passed over.
  */
 START_TEST(test_other_spellings_of_the_wire)
@@ -479,5 +502,6 @@ int main(void)
 {
     return run_suite("score", (const TTest *const[]){test_twin, test_twin_without_wide, test_twin_mmoe,
                                                      test_refused, test_text_with_nul, test_no_model_yet,
-                                                     test_deadline, test_other_spellings_of_the_wire, NULL});
+                                                     test_deadline, test_deadline_between_chunks,
+                                                     test_other_spellings_of_the_wire, NULL});
 }
