@@ -394,6 +394,10 @@ static slu_opt table[] = {
     STRING("serving.store", OPT_TEXT, O, serving.store_path, "/var/lib/sluice/scorer",
            "Folder of the scorer's own RocksDB.", .most = 4000),
     U32("serving.threads", O, serving.threads, "2", 1, 256, "Threads that accept and score requests."),
+    SIZE64("serving.memory", O, serving.memory_bytes, "0", 0, 16 * TIB,
+           "Memory of the whole scorer; rows and indexes get what its other parts (docs/operations.md) "
+           "leave, a base "
+           "is built beside the model that serves. 0: 80 % of the machine's."),
     U32("serving.max_candidates", O, serving.max_candidates, "10000", 1, 1000000, "Per request."),
     SIZE32("serving.max_request", O, serving.max_request_bytes, "4MiB", KIB, 256 * MIB,
            "Largest request message."),

@@ -30,6 +30,7 @@ struct slu_delta_applier {
     slu_delta_position at;
     slu_delta_counts counts;
     uint64_t verified;
+    uint64_t max_delta;
     bool waiting;  /* for a base: the gap was counted */
     bool changing; /* between the sink's begin and its published or abandon */
 
@@ -58,6 +59,7 @@ slu_delta_applier *slu_delta_applier_new(const slu_schema *schema, slu_model_tab
             longest = slu_model_served(table, i);
     a->schema = schema;
     a->table = table;
+    a->max_delta = MAX_DELTA_BYTES;
     a->row = malloc(longest * sizeof(float));
     a->dense = malloc((slu_model_dense(table) + 1) * sizeof(float));
     if (!a->row || !a->dense) {
@@ -98,6 +100,11 @@ void slu_delta_applier_free(slu_delta_applier *a)
     free(a->row);
     free(a->dense);
     free(a);
+}
+
+void slu_delta_applier_limit(slu_delta_applier *a, uint64_t bytes)
+{
+    a->max_delta = bytes;
 }
 
 void slu_delta_applier_sink(slu_delta_applier *a, const slu_delta_sink *sink)
@@ -405,10 +412,11 @@ static int publish(slu_delta_applier *a, const model_delta *last, slu_error *err
 
 static int keep(slu_delta_applier *a, const void *message, size_t len, slu_error *err)
 {
-    if (a->kept.len + len > MAX_DELTA_BYTES)
+    if (a->kept.len + len > a->max_delta)
         return slu_fail(err, SLU_ELIMIT,
-                        "version %" PRIu64 " changes more than %u MiB; waiting for the next base", a->version,
-                        MAX_DELTA_BYTES >> 20);
+                        "version %" PRIu64 " changes more than the %" PRIu64
+                        " MiB that serving.memory allows for one; waiting for the next base",
+                        a->version, a->max_delta >> 20);
     if (!slu_buf_try_reserve(&a->kept, sizeof(uint64_t) + len))
         return slu_fail(err, SLU_ENOMEM, "version %" PRIu64 ": no memory for a chunk of %zu bytes",
                         a->version, len);

@@ -54,6 +54,8 @@ typedef struct slu_delta_counts {
 /* Both must outlive it. NULL: out of memory. */
 slu_delta_applier *slu_delta_applier_new(const slu_schema *schema, slu_model_table *table);
 void slu_delta_applier_free(slu_delta_applier *a); /* NULL is fine; a base under construction is dropped */
+/* Bytes of a delta's chunks that are kept until it is whole: a larger one waits for the next base. */
+void slu_delta_applier_limit(slu_delta_applier *a, uint64_t bytes);
 void slu_delta_applier_sink(slu_delta_applier *a, const slu_delta_sink *sink);
 /* The table holds this version already (loaded from a store). */
 void slu_delta_applier_resume(slu_delta_applier *a, const slu_delta_position *at);

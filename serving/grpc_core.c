@@ -6,9 +6,12 @@
 #include <string.h>
 
 #define POOL_STREAMS 1024
-#define POOL_BUFFER  ((size_t)64 << 10)  /* larger buffers are not kept for the next call */
-#define ARENA_KEEP   ((size_t)16 << 20)  /* nor is a larger arena */
-#define ARENA_LIMIT  ((size_t)256 << 20) /* at least; a request may ask for 16 times its own size */
+#define POOL_BUFFER  ((size_t)64 << 10) /* larger buffers are not kept for the next call */
+#define ARENA_KEEP   ((size_t)16 << 20) /* nor is a larger arena */
+#define ARENA_LEAST  ((size_t)16 << 20)
+#define ARENA_TIMES  32u               /* a value of one byte becomes an slu_value and more */
+#define POOL_BYTES   ((size_t)8 << 20) /* of the buffers of pooled streams */
+#define CALL_BYTES   1536u             /* of an open call, ours and nghttp2's, roughly */
 
 slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *o)
 {
@@ -22,6 +25,7 @@ slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *o)
         .window_bytes = 1 << 20,
         .max_buffered = two > (16 << 20) ? two : (16 << 20),
         .max_unsent = 16 << 20,
+        .max_held = o->held_bytes,
         .greeting_us = 10 * SLU_SECOND_US,
         .request_us = 120 * SLU_SECOND_US,
         .write_us = 20 * SLU_SECOND_US,
@@ -30,10 +34,15 @@ slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *o)
     };
 }
 
+size_t slu_grpc_arena_limit(uint32_t max_request_bytes)
+{
+    size_t limit = (size_t)max_request_bytes * ARENA_TIMES;
+    return limit > ARENA_LEAST ? limit : ARENA_LEAST;
+}
+
 static slu_arena *arena_for(const slu_grpc_limits *l)
 {
-    size_t limit = (size_t)l->max_request_bytes * 16;
-    return slu_arena_new(256 << 10, limit > ARENA_LIMIT ? limit : ARENA_LIMIT);
+    return slu_arena_new(256 << 10, slu_grpc_arena_limit(l->max_request_bytes));
 }
 
 static slu_metric *refused(const char *labels)
@@ -60,6 +69,7 @@ slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes 
     c->refused_wait = refused("reason=\"wait\"");
     c->refused_size = refused("reason=\"size\"");
     c->refused_unsent = refused("reason=\"unread_answers\"");
+    c->refused_held = refused("reason=\"memory\"");
     c->refused_resets = refused("reason=\"resets\"");
     return c;
 }
@@ -88,6 +98,18 @@ void slu_grpc_core_free(slu_grpc_core *c)
     nghttp2_option_del(c->option);
     nghttp2_session_callbacks_del(c->callbacks);
     free(c);
+}
+
+size_t slu_grpc_core_held(const slu_grpc_core *c)
+{
+    return c->held;
+}
+
+void slu_grpc_session_account(slu_grpc_session *s)
+{
+    size_t held = s->buffered + s->unsent + s->out.cap + (size_t)s->calls * CALL_BYTES;
+    s->core->held += held - s->held;
+    s->held = held;
 }
 
 uint32_t slu_grpc_core_waiting(const slu_grpc_core *c)
@@ -167,6 +189,11 @@ void slu_grpc_core_changed(slu_grpc_core *c)
 
 /* Streams and their pool. */
 
+static size_t buffer_bytes(const slu_grpc_stream *st)
+{
+    return st->in.message.cap + st->raw.cap + st->out.cap + st->last.cap + st->note.cap;
+}
+
 slu_grpc_stream *slu_grpc_stream_new(slu_grpc_session *s, int32_t id)
 {
     slu_grpc_core *c = s->core;
@@ -174,6 +201,7 @@ slu_grpc_stream *slu_grpc_stream_new(slu_grpc_session *s, int32_t id)
     if (st) {
         c->pool = st->next;
         c->pooled--;
+        c->pooled_bytes -= buffer_bytes(st);
     } else {
         st = calloc(1, sizeof *st);
         if (!st)
@@ -231,13 +259,14 @@ void slu_grpc_stream_free(slu_grpc_stream *st)
         st->next->prev = st->prev;
     s->calls--;
     slu_metric_add(c->in_flight, -1);
-    if (c->pooled >= POOL_STREAMS) {
-        stream_delete(st);
-        return;
-    }
     keep_small(&st->out);
     keep_small(&st->last);
     keep_small(&st->note);
+    if (c->pooled >= POOL_STREAMS || c->pooled_bytes + buffer_bytes(st) > POOL_BYTES) {
+        stream_delete(st);
+        return;
+    }
+    c->pooled_bytes += buffer_bytes(st);
     slu_grpc_stream clean = {.in.message = st->in.message,
                              .raw = st->raw,
                              .out = st->out,
@@ -409,6 +438,13 @@ static bool refuse_late(slu_grpc_stream *st)
             (long long)(waited / 1000));
         return true;
     }
+    if (c->limits.max_held && c->held > c->limits.max_held) {
+        slu_metric_add(c->refused_held, 1);
+        slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
+                               "requests and unread answers of all clients hold %zu bytes (serving.memory)",
+                               c->held);
+        return true;
+    }
     if (s->unsent > c->limits.max_unsent) {
         slu_metric_add(c->refused_unsent, 1);
         slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
@@ -454,7 +490,9 @@ bool slu_grpc_core_run(slu_grpc_core *c, const slu_clock *clock)
     unqueue(st);
     if (st->watching) /* woken, not asked: the latency of this answer counts from now */
         st->received_us = st->session->now_us;
+    slu_grpc_session *s = st->session;
     run_stream(st, clock);
+    slu_grpc_session_account(s);
     return true;
 }
 

@@ -10,7 +10,9 @@
  *
  * INVARIANT: memory of a session is bounded by its limits whatever the peer sends or does not read: request
  * bytes that wait (max_buffered), answers that wait (max_unsent, after which calls are refused), output
- * (output stops being made at SLU_GRPC_OUTPUT bytes), headers, streams. Nothing the peer sends asserts. */
+ * (output stops being made at SLU_GRPC_OUTPUT bytes), headers, streams. And so is that of all sessions of a
+ * core together (max_held): above it calls are refused, at twice as much connections that send more are
+ * closed. Nothing the peer sends asserts. */
 #pragma once
 #include "base/clock.h"
 #include "serving/grpc_routes.h"
@@ -26,15 +28,19 @@ typedef struct slu_grpc_limits {
     uint32_t window_bytes;      /* flow control window of a stream; the connection's is four times that */
     size_t max_buffered;        /* bytes of incomplete and waiting requests of one connection */
     size_t max_unsent;          /* bytes of answers of one connection that its peer did not take yet */
-    int64_t greeting_us;        /* for the client's HTTP/2 greeting to arrive */
-    int64_t request_us;         /* for one request to arrive whole */
-    int64_t write_us;           /* without progress while there is something to send */
-    int64_t idle_us;            /* without an open call before the connection is said goodbye to */
-    uint32_t max_resets;        /* aborted streams per second, when they outnumber finished calls 2:1 */
+    size_t max_held;     /* of both, output and open calls, of all connections of a core; 0: no bound */
+    int64_t greeting_us; /* for the client's HTTP/2 greeting to arrive */
+    int64_t request_us;  /* for one request to arrive whole */
+    int64_t write_us;    /* without progress while there is something to send */
+    int64_t idle_us;     /* without an open call before the connection is said goodbye to */
+    uint32_t max_resets; /* aborted streams per second, when they outnumber finished calls 2:1 */
 } slu_grpc_limits;
 
 /* Sane values for everything that slu_serving_opts does not say. */
 slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *opts);
+
+/* Bytes that unpacking a request of at most |max_request_bytes| may take. */
+size_t slu_grpc_arena_limit(uint32_t max_request_bytes);
 
 typedef struct slu_grpc_core slu_grpc_core;
 typedef struct slu_grpc_session slu_grpc_session;
@@ -45,6 +51,7 @@ void slu_grpc_core_free(slu_grpc_core *c); /* after its sessions; NULL is fine *
 /* Runs the oldest complete request; false when none waits. */
 bool slu_grpc_core_run(slu_grpc_core *c, const slu_clock *clock);
 uint32_t slu_grpc_core_waiting(const slu_grpc_core *c);
+size_t slu_grpc_core_held(const slu_grpc_core *c); /* bytes, as max_held counts them */
 /* Calls of kind WATCH are due for a fresh answer; they join the queue. */
 void slu_grpc_core_changed(slu_grpc_core *c);
 

@@ -331,6 +331,13 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t
                                s->buffered);
         return 0;
     }
+    if (s->core->limits.max_held && s->core->held + s->buffered + n > s->core->limits.max_held + s->held) {
+        slu_metric_add(s->core->refused_held, 1);
+        slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
+                               "requests and unread answers of all clients hold %zu bytes (serving.memory)",
+                               s->core->held);
+        return 0;
+    }
     st->buffered += n;
     s->buffered += n;
     if (bidi)
@@ -462,6 +469,7 @@ void slu_grpc_session_free(slu_grpc_session *s)
         return;
     while (s->streams)
         slu_grpc_stream_free(s->streams);
+    s->core->held -= s->held;
     untouch(s);
     nghttp2_session_del(s->h2);
     slu_buf_free(&s->out);
@@ -526,6 +534,12 @@ int slu_grpc_session_feed(slu_grpc_session *s, const uint8_t *p, size_t n, int64
     }
     ssize_t used = nghttp2_session_mem_recv(s->h2, p, n);
     check_resets(s);
+    slu_grpc_session_account(s);
+    if (s->core->limits.max_held && s->calls && s->core->held > 2 * s->core->limits.max_held) {
+        slu_metric_add(s->core->refused_held, 1);
+        s->broken = true;
+        return SLU_ELIMIT;
+    }
     if (used < 0) {
         s->broken = true;
         return used == NGHTTP2_ERR_NOMEM ? SLU_ENOMEM : SLU_EFORMAT;
@@ -548,6 +562,7 @@ size_t slu_grpc_session_output(slu_grpc_session *s, const uint8_t **p)
         s->broken = true;
     if (was_empty)
         s->out_us = s->now_us;
+    slu_grpc_session_account(s);
     *p = s->out.data ? s->out.data + s->out_at : NULL;
     return s->out.len - s->out_at;
 }
@@ -606,6 +621,7 @@ int slu_grpc_session_tick(slu_grpc_session *s, int64_t now_us, const char **why)
             &s->out); /* thousands of idle connections should not each hold the buffer of their best day */
         s->out_at = 0;
     }
+    slu_grpc_session_account(s);
     if (s->goodbye == 1 && now_us - s->goodbye_us > SLU_SECOND_US)
         goodbye_now(s);
     if (!s->calls && !s->goodbye && s->greeted == GREETING && now_us - s->last_call_us > l->idle_us)

@@ -31,8 +31,8 @@ struct slu_grpc_stream {
     bool half_closed; /* the peer will send no more */
     bool queued, watching, parked;
     size_t weighed; /* bytes that it counts for in core->wait while it is queued */
-    bool answered; /* response headers are submitted */
-    bool finished; /* the status is decided */
+    bool answered;  /* response headers are submitted */
+    bool finished;  /* the status is decided */
     int status;
 
     slu_grpc_frame in;
@@ -57,10 +57,13 @@ struct slu_grpc_core {
     slu_grpc_stream *watchers;
     slu_grpc_stream *pool;
     uint32_t pooled;
+    size_t pooled_bytes; /* of their buffers */
+    size_t held;         /* by all sessions, as they were accounted for last */
     slu_grpc_session *touched;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
-    slu_metric *in_flight, *refused_queue, *refused_wait, *refused_size, *refused_unsent, *refused_resets;
+    slu_metric *in_flight, *refused_queue, *refused_wait, *refused_size, *refused_unsent, *refused_held,
+        *refused_resets;
 };
 
 struct slu_grpc_session {
@@ -77,6 +80,7 @@ struct slu_grpc_session {
     int goodbye;      /* 0, or the step of the drain, 1 or 2 */
     int64_t now_us, begun_us, goodbye_us, last_call_us;
     size_t buffered, unsent;
+    size_t held; /* its part of core->held */
     slu_buf out; /* bytes for the socket; out_at of them are sent */
     size_t out_at;
     int64_t out_us, data_us; /* last progress of the socket, of DATA frames */
@@ -85,6 +89,8 @@ struct slu_grpc_session {
 };
 
 /* grpc_core.c */
+/* Brings core->held up to date after |s| has changed. */
+void slu_grpc_session_account(slu_grpc_session *s);
 slu_grpc_stream *slu_grpc_stream_new(slu_grpc_session *s, int32_t id);
 void slu_grpc_stream_free(slu_grpc_stream *st); /* out of every list, back to the pool */
 /* The request is whole: queue, run or refuse it. */

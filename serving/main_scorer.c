@@ -9,6 +9,7 @@
 #include "model/spec.h"
 #include "serving/delta_topic.h"
 #include "serving/grpc_server.h"
+#include "serving/memory_plan.h"
 #include "serving/score.h"
 #include "serving/scorer_page.h"
 #include "serving/served.h"
@@ -25,8 +26,6 @@
 #define REFRESH_US       (5 * SLU_SECOND_US)
 #define CHECK_TIMEOUT_MS 5000
 #define CLOSE_SECONDS    15
-/* Of the machine's memory, at most, for rows and indexes. */
-#define MEMORY_SHARE 0.8
 
 typedef struct scorer_metrics {
     slu_metric *version, *freshness, *rows, *bytes, *disk, *current;
@@ -37,6 +36,7 @@ typedef struct scorer {
     slu_options *options;
     slu_schema *schema;
     slu_net *net;
+    slu_memory_plan memory;
     slu_model_table *table;
     slu_subscriber *subscriber;
     slu_scorer *score;
@@ -128,20 +128,14 @@ static void status(void *ctx, slu_buf *html)
 
 /* ---- setting up ---- */
 
-static uint64_t memory_limit(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (uint64_t)((double)pages * (double)page * MEMORY_SHARE) : 0;
-}
-
 static int make_table(scorer *s, slu_error *err)
 {
     uint32_t *served = calloc(slu_schema_tables(s->schema) + 1, sizeof *served);
     if (!served)
         return slu_fail(err, SLU_ENOMEM, "no memory for the tables of the schema");
     served_floats(s->options, s->schema, served);
-    int rc = slu_model_table_new(served, slu_schema_tables(s->schema), slu_net_params(s->net), memory_limit(),
-                                 &s->table, err);
+    int rc = slu_model_table_new(served, slu_schema_tables(s->schema), slu_net_params(s->net),
+                                 s->memory.model, &s->table, err);
     free(served);
     return rc;
 }
@@ -155,6 +149,8 @@ static int make_model(scorer *s, slu_error *err)
         rc = slu_net_spec_of(s->options, slu_schema_inputs(s->schema), &spec, err);
     if (!rc)
         rc = slu_net_build(&spec, &s->net, err);
+    if (!rc)
+        rc = slu_memory_plan_of(s->options, &s->memory, err);
     return rc;
 }
 
@@ -181,8 +177,9 @@ static int start(scorer *s, slu_error *err)
         return slu_fail(err, SLU_ENOMEM, "no memory for the status page");
     rc = slu_scorer_new(&config, &s->score, err);
     if (!rc)
-        rc = slu_subscriber_start(s->options, s->schema, s->table, &s->subscriber, err);
+        rc = slu_subscriber_start(s->options, s->schema, s->table, s->memory.delta, &s->subscriber, err);
     if (!rc) {
+        s->options->serving.held_bytes = s->memory.held;
         const slu_grpc_method methods[] = {{SLU_SCORE_PATH, slu_score, s->score}, {NULL, NULL, NULL}};
         rc = slu_grpc_server_start(&s->options->serving, methods, &s->server, err);
     }

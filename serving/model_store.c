@@ -403,6 +403,14 @@ size_t model_store_pending(const model_store *s)
     return slu_commit_bytes(s->commit);
 }
 
+int model_store_retry(model_store *s, slu_error *err)
+{
+    int rc = slu_commit_write(s->commit, err);
+    if (!rc)
+        slu_error_clear(&s->failed);
+    return rc;
+}
+
 int model_store_commit(model_store *s, slu_error *err)
 {
     assert(!s->base);

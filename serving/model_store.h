@@ -40,4 +40,6 @@ bool model_store_dirty(const model_store *s);
 size_t model_store_pending(const model_store *s); /* bytes that wait for a commit */
 /* Returns 0 or SLU_EIO; then nothing is lost and the call can be repeated. */
 int model_store_commit(model_store *s, slu_error *err);
+/* Within a base: writes what waits after a piece was refused. Returns 0 or SLU_EIO. */
+int model_store_retry(model_store *s, slu_error *err);
 uint64_t model_store_disk_bytes(model_store *s);

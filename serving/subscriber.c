@@ -28,10 +28,10 @@ struct slu_subscriber {
 
     /* Of the thread alone. */
     bool at_end, announced, held;
-    int64_t dirty_since_us, retry_at_us, disk_at_us; /* monotonic; 0: not */
-    char refusal[256];                               /* why the last message was not applied */
-    char disk[256];                                  /* why the last commit failed */
-    slu_error last;                                  /* of the final commit */
+    int64_t dirty_since_us, retry_at_us, piece_at_us, disk_at_us; /* monotonic; 0: not */
+    char refusal[256];                                            /* why the last message was not applied */
+    char disk[256];                                               /* why the last commit failed */
+    slu_error last;                                               /* of the final commit */
 
     pthread_mutex_t lock; /* guards stats */
     slu_subscriber_stats stats;
@@ -168,11 +168,27 @@ static bool commit(slu_subscriber *s)
     return false;
 }
 
-/* While the disk refuses, what waits for it is bounded by not reading on. */
-static bool too_much_waits(const slu_subscriber *s)
+/* While the disk refuses, what waits for it is bounded by not reading on. Within a base the store writes
+ * pieces; they are tried again from here. */
+static bool too_much_waits(slu_subscriber *s)
 {
-    return s->retry_at_us && model_store_pending(s->store) >= 4 * COMMIT_BYTES &&
-           !slu_delta_applier_midway(s->applier);
+    if (model_store_pending(s->store) < 4 * COMMIT_BYTES)
+        return false;
+    if (!slu_delta_applier_midway(s->applier))
+        return s->retry_at_us != 0;
+    if (now_us() < s->piece_at_us)
+        return true;
+    slu_error err = SLU_ERROR_INIT;
+    if (!model_store_retry(s->store, &err)) {
+        s->disk[0] = 0;
+        return false;
+    }
+    if (!s->disk[0])
+        SLU_ERROR(COMPONENT, "the store refuses a base; serving goes on, trying again",
+                  SLU_STR("reason", err.message));
+    snprintf(s->disk, sizeof s->disk, "%.*s", (int)sizeof s->disk - 1, err.message);
+    s->piece_at_us = now_us() + RETRY_US;
+    return true;
 }
 
 static delta_event read_one(slu_subscriber *s)
@@ -259,7 +275,7 @@ static int load(slu_subscriber *s, int64_t *offset, slu_error *err)
 }
 
 int slu_subscriber_start(const slu_options *options, const slu_schema *schema, slu_model_table *table,
-                         slu_subscriber **sp, slu_error *err)
+                         uint64_t max_delta, slu_subscriber **sp, slu_error *err)
 {
     int64_t offset = -1;
     *sp = NULL;
@@ -270,8 +286,10 @@ int slu_subscriber_start(const slu_options *options, const slu_schema *schema, s
     s->table = table;
     s->applier = slu_delta_applier_new(schema, table);
     int rc = s->applier ? 0 : slu_fail(err, SLU_ENOMEM, "no memory for the subscriber");
-    if (!rc)
+    if (!rc) {
+        slu_delta_applier_limit(s->applier, max_delta);
         rc = model_store_open(options, schema, table, &s->store, err);
+    }
     if (!rc)
         rc = load(s, &offset, err);
     slu_keeper_config keeper = {

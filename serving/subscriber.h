@@ -28,10 +28,11 @@ typedef struct slu_subscriber_stats {
     char problem[256]; /* last reason why it is not current, "" none */
 } slu_subscriber_stats;
 
-/* Loads the store into |table|, then starts the thread. Returns 0, SLU_ESCHEMA (store of another schema),
- * SLU_EIO, SLU_ECORRUPT, SLU_ECONFIG (an entry of kafka.rdkafka). A broker that is not there is no error. */
+/* |max_delta|: slu_delta_applier_limit. Loads the store into |table|, then starts the thread. Returns 0,
+ * SLU_ESCHEMA (store of another schema), SLU_EIO, SLU_ECORRUPT, SLU_ECONFIG (an entry of kafka.rdkafka). A
+ * broker that is not there is no error. */
 int slu_subscriber_start(const slu_options *options, const slu_schema *schema, slu_model_table *table,
-                         slu_subscriber **sp, slu_error *err);
+                         uint64_t max_delta, slu_subscriber **sp, slu_error *err);
 void slu_subscriber_get_stats(slu_subscriber *s, slu_subscriber_stats *out); /* @thread any */
 /* Commits what is whole and joins the thread. Returns 0, or the code of the last commit. NULL is fine. */
 int slu_subscriber_stop(slu_subscriber *s, slu_error *err);

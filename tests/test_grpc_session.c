@@ -409,6 +409,64 @@ START_TEST(test_deaf_peer)
 }
 END_TEST
 
+/* Many clients that never read, or never finish what they send: all of them together are bounded, too. */
+START_TEST(test_memory_of_all)
+{
+    enum { PEERS = 40 };
+    limits = peer_limits();
+    limits.max_request_bytes = 1 << 20;
+    limits.max_queue = 1000;
+    limits.max_held = 1 << 20;
+    p = peer_new(&limits, NULL);
+    slu_grpc_session *own = p->server;
+    peer *others[PEERS];
+    size_t most = 0;
+    uint32_t handled = 0, refused = 0;
+    for (int i = 0; i < PEERS; i++) { /* they share the core of the first */
+        others[i] = peer_new(&limits, NULL);
+        slu_grpc_session_free(others[i]->server);
+        others[i]->server = slu_grpc_session_new(p->core, others[i], p->now);
+        others[i]->deaf = true;
+    }
+    for (int round = 0; round < 8; round++)
+        for (int i = 0; i < PEERS; i++) {
+            peer *o = others[i];
+            peer_call *c = peer_message(o, 50000, 1);
+            if (i % 2) { /* says 50000 and sends half of it */
+                c->body.len /= 2;
+                c->keep_open = true;
+            }
+            peer_send(o, c, "/t.S/Echo");
+            peer_up(o);
+            while (slu_grpc_core_run(p->core, &p->clock))
+                ;
+            const uint8_t *bytes;
+            slu_grpc_session_output(o->server, &bytes);
+            size_t held = slu_grpc_core_held(p->core);
+            most = held > most ? held : most;
+            refused += o->refused;
+        }
+    handled = (uint32_t)p->handled;
+    ck_assert_uint_gt(handled, 3);
+    ck_assert_uint_lt(handled, 40); /* of 160 whole requests */
+    ck_assert_uint_le(most, 3 * limits.max_held);
+    peer_settle(p); /* one that behaves is told */
+    peer_call *c = peer_send(p, peer_message(p, 9, 1), "/t.S/Echo");
+    peer_settle(p);
+    ends(c, SLU_GRPC_RESOURCE_EXHAUSTED, "serving.memory");
+    for (int i = 0; i < PEERS; i++) { /* and served when they are gone */
+        slu_grpc_session_free(others[i]->server);
+        others[i]->server = NULL;
+        peer_free(others[i]);
+    }
+    c = peer_send(p, peer_message(p, 9, 1), "/t.S/Echo");
+    peer_settle(p);
+    ends(c, 0, "");
+    ck_assert_ptr_eq(p->server, own);
+    peer_free(p);
+}
+END_TEST
+
 START_TEST(test_strangers)
 {
     static const char *const texts[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX",
@@ -478,6 +536,7 @@ int main(void)
                                                        test_health_watch,
                                                        test_chat,
                                                        test_deaf_peer,
+                                                       test_memory_of_all,
                                                        test_strangers,
                                                        test_time_outs,
                                                        NULL});

@@ -32,8 +32,8 @@ static void start(fixture *f)
     slu_error err = SLU_ERROR_INIT;
     ck_assert_int_eq(
         slu_model_table_new(f->served, slu_schema_tables(f->schema), DELTA_DENSE, 0, &f->table, &err), 0);
-    ck_assert_msg(!slu_subscriber_start(&f->options, f->schema, f->table, &f->subscriber, &err), "%s",
-                  err.message);
+    ck_assert_msg(!slu_subscriber_start(&f->options, f->schema, f->table, 64 << 20, &f->subscriber, &err),
+                  "%s", err.message);
 }
 
 static void stop(fixture *f)
