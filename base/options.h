@@ -184,7 +184,7 @@ typedef struct slu_serving_opts {
     uint32_t max_queue;    /* requests waiting per thread before RESOURCE_EXHAUSTED */
     uint64_t memory_bytes; /* of the whole scorer; 0: a share of the machine's */
     uint64_t
-        held_bytes; /* no option: what a thread's requests and answers get of it (serving/memory_plan.h) */
+        held_bytes; /* no option: what a thread's requests and answers get of it (serving/scorer_memory.h) */
     int64_t max_wait_us;             /* longest wait for a turn before RESOURCE_EXHAUSTED; 0: any */
     int64_t drain_us;                /* longest graceful drain */
     char *tls_certificate, *tls_key; /* PEM files; NULL: no TLS */

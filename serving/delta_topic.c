@@ -48,7 +48,7 @@ static const struct {
     {"auto.offset.reset", "error"},        /* a gap in the topic must be seen */
     {"topic.metadata.refresh.interval.ms", "5000"},
     {"fetch.error.backoff.ms", "100"},
-    {"queued.max.messages.kbytes", "16384"}, /* serving/memory_plan.c counts on these two */
+    {"queued.max.messages.kbytes", "16384"}, /* serving/scorer_memory.c counts on these two */
     {"fetch.max.bytes", "16777216"},
     {"fetch.wait.max.ms", "100"},
     {"reconnect.backoff.max.ms", "2000"},

@@ -9,7 +9,7 @@
 #include "model/spec.h"
 #include "serving/delta_topic.h"
 #include "serving/grpc_server.h"
-#include "serving/memory_plan.h"
+#include "serving/scorer_memory.h"
 #include "serving/score.h"
 #include "serving/scorer_page.h"
 #include "serving/served.h"
@@ -36,7 +36,7 @@ typedef struct scorer {
     slu_options *options;
     slu_schema *schema;
     slu_net *net;
-    slu_memory_plan memory;
+    slu_scorer_memory memory;
     slu_model_table *table;
     slu_subscriber *subscriber;
     slu_scorer *score;
@@ -150,7 +150,7 @@ static int make_model(scorer *s, slu_error *err)
     if (!rc)
         rc = slu_net_build(&spec, &s->net, err);
     if (!rc)
-        rc = slu_memory_plan_of(s->options, &s->memory, err);
+        rc = slu_scorer_memory_of(s->options, &s->memory, err);
     return rc;
 }
 

@@ -1,4 +1,4 @@
-/* serving/memory_plan.h - how a scorer's memory (serving.memory) is shared out, so that the whole process
+/* serving/scorer_memory.h - how a scorer's memory (serving.memory) is shared out, so that the whole process
  * keeps to it.
  *
  * Everything that can grow has a bound, the bounds are derived from the one number, and rows and their
@@ -7,7 +7,7 @@
 #pragma once
 #include "base/options.h"
 
-typedef struct slu_memory_plan {
+typedef struct slu_scorer_memory {
     uint64_t total;
     uint64_t model;       /* rows and indexes, of both generations */
     uint64_t delta;       /* bytes of the chunks of one delta that are kept until it is whole */
@@ -19,7 +19,7 @@ typedef struct slu_memory_plan {
     uint64_t store;       /* RocksDB's caches and what waits for a commit */
     uint64_t kafka;       /* messages fetched and not yet applied */
     uint64_t program;     /* code, libraries, page tables of the allocator */
-} slu_memory_plan;
+} slu_scorer_memory;
 
 /* Returns 0 or SLU_ECONFIG: nothing is left for a model; the message has the parts and what to change. */
-int slu_memory_plan_of(const slu_options *options, slu_memory_plan *out, slu_error *err);
+int slu_scorer_memory_of(const slu_options *options, slu_scorer_memory *out, slu_error *err);

@@ -1,4 +1,4 @@
-#include "serving/memory_plan.h"
+#include "serving/scorer_memory.h"
 #include "base/error.h"
 #include "serving/grpc_core.h"
 #include <unistd.h>
@@ -23,7 +23,7 @@ static uint64_t machine_share(void)
     return pages > 0 && page > 0 ? (uint64_t)((double)pages * (double)page * RAM_SHARE) : 2048 * MIB;
 }
 
-int slu_memory_plan_of(const slu_options *options, slu_memory_plan *p, slu_error *err)
+int slu_scorer_memory_of(const slu_options *options, slu_scorer_memory *p, slu_error *err)
 {
     const slu_serving_opts *o = &options->serving;
     uint64_t threads = o->threads;
