@@ -200,7 +200,7 @@ static const bad settings[] = {
     {"model=5", "--set model: expected keys and values, got '5'"},
     {"model.=5", "--set model.: ends with a dot"},
     {"[0]=5", "--set [0]: unknown key; allowed: name, funnel, features, model, optimizer, training, join, "
-              "kafka, files, store, "
+              "kafka, files, store, backup, "
               "publish, serving, admin, log"},
     {"features.itme.dimension=8",
      "--set features.itme.dimension: there is no entry named 'itme'; did you mean 'item'?"},
