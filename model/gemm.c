@@ -1,4 +1,5 @@
 #include "model/gemm.h"
+#include "model/gemm_avx2.h"
 #include <cblas.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -8,7 +9,22 @@
 #define FEW 3
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static char backend[160];
+static char openblas[80], backend[160];
+static bool own; /* AVX2 kernels are used */
+
+static void name_backend(void)
+{
+    snprintf(backend, sizeof backend, own ? "avx2 kernels (%s)" : "%s", openblas);
+}
+
+static bool wider_than_avx2(void)
+{
+#ifdef __x86_64__
+    return __builtin_cpu_supports("avx512f");
+#else
+    return false;
+#endif
+}
 
 /* OpenBLAS would otherwise start a thread per core, and its results would depend on how many it got. */
 static void set_up(void)
@@ -16,13 +32,43 @@ static void set_up(void)
     openblas_set_num_threads(1);
     char version[32] = "?";
     sscanf(openblas_get_config(), "%*s %31s", version); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..." */
-    snprintf(backend, sizeof backend, "openblas %s (%s)", version, openblas_get_corename());
+    snprintf(openblas, sizeof openblas, "openblas %s %s", version, openblas_get_corename());
+    own = slu_gemm_avx2_works() && !wider_than_avx2();
+    name_backend();
 }
 
 const char *slu_gemm_backend(void)
 {
     pthread_once(&once, set_up);
     return backend;
+}
+
+bool slu_gemm_choose(slu_gemm_kind kind)
+{
+    pthread_once(&once, set_up);
+    if (kind == SLU_GEMM_AVX2 && !slu_gemm_avx2_works())
+        return false;
+    own = kind == SLU_GEMM_AVX2 || (kind == SLU_GEMM_BEST && slu_gemm_avx2_works() && !wider_than_avx2());
+    name_backend();
+    return true;
+}
+
+bool slu_gemm_packs(void)
+{
+    pthread_once(&once, set_up);
+    return own;
+}
+
+void slu_gemm_pack(float *out, size_t stride, bool transpose_b, uint32_t K, uint32_t N, const float *B,
+                   uint32_t ldb)
+{
+    slu_gemm_avx2_pack(out, stride, transpose_b, B, ldb, K, N);
+}
+
+void slu_gemm_panels(uint32_t M, uint32_t N, uint32_t K, const float *A, uint32_t lda, slu_panels b, bool add,
+                     float *C, uint32_t ldc, slu_finish finish)
+{
+    slu_gemm_avx2_panels(M, N, K, A, lda, b, add, C, ldc, finish);
 }
 
 void slu_gemm(bool transpose_a, bool transpose_b, uint32_t M, uint32_t N, uint32_t K, float alpha,
@@ -48,6 +94,8 @@ void slu_gemm(bool transpose_a, bool transpose_b, uint32_t M, uint32_t N, uint32
             cblas_sger(CblasRowMajor, (int)M, (int)N, alpha, A + (transpose_a ? (size_t)k * lda : k),
                        (int)(transpose_a ? 1 : lda), B + (transpose_b ? k : (size_t)k * ldb),
                        (int)(transpose_b ? ldb : 1), C, (int)ldc);
+    } else if (own && alpha == 1 && (beta == 0 || beta == 1)) {
+        slu_gemm_avx2(transpose_a, transpose_b, M, N, K, A, lda, B, ldb, beta == 1, C, ldc);
     } else {
         cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
                     transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, alpha, A, (int)lda, B,

@@ -1,4 +1,5 @@
 #include "model/graph.h"
+#include "model/weights.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -337,6 +338,64 @@ static void plan_costs(slu_graph *g)
     }
 }
 
+static const slu_node *member(const slu_graph *g, const slu_step *s, uint32_t i)
+{
+    return &g->nodes[g->members[s->first + i]];
+}
+
+/* Leading columns that have a bias each, one behind the other in the parameters, and the same ReLU or none.
+ */
+static uint32_t followed_columns(const slu_graph *g, const slu_step *s)
+{
+    const slu_node *first = member(g, s, 0);
+    uint32_t columns = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const slu_node *node = member(g, s, i);
+        if (node->bias == SLU_NO_PARAM || node->bias != first->bias + columns || node->relu != first->relu)
+            break;
+        columns += node->width;
+    }
+    return columns == s->width || columns % SLU_PANEL == 0 ? columns : 0;
+}
+
+/* Where packed weights lie: all forward forms first, which is all that serving needs. */
+static void plan_packing(slu_graph *g)
+{
+    for (int backward = 0; backward < 2; backward++) {
+        for (uint32_t i = 0; i < g->n_steps; i++) {
+            slu_step *s = &g->steps[i];
+            s->forward = backward ? s->forward : SLU_NO_PARAM;
+            s->backward = SLU_NO_PARAM;
+            if (s->op != SLU_OP_DENSE)
+                continue;
+            uint32_t K = slu_graph_input_of(g, member(g, s, 0), 0)->width;
+            size_t floats =
+                backward ? slu_weights_backward_floats(K, s->width) : slu_weights_forward_floats(K, s->width);
+            if (floats)
+                *(backward ? &s->backward : &s->forward) = g->packed_all;
+            g->packed_all += floats;
+        }
+        if (!backward)
+            g->packed_forward = g->packed_all;
+    }
+}
+
+static void plan_dense(slu_graph *g)
+{
+    for (uint32_t i = 0; i < g->n_steps; i++) {
+        slu_step *s = &g->steps[i];
+        const slu_node *first = member(g, s, 0);
+        for (uint32_t k = 0; k < first->n_inputs; k++) {
+            slu_node *in = &g->nodes[g->inputs[first->first_input + k]];
+            in->readers++;
+            in->overwritten = in->readers == 1 && s->op == SLU_OP_DENSE;
+        }
+        if (s->op == SLU_OP_DENSE)
+            s->followed = followed_columns(g, s);
+    }
+    plan_packing(g);
+}
+
 int slu_graph_finish(slu_graph *g, slu_error *err)
 {
     bool *taken = NULL;
@@ -354,6 +413,7 @@ int slu_graph_finish(slu_graph *g, slu_error *err)
     plan_buffers(g);
     plan_params(g);
     plan_costs(g);
+    plan_dense(g);
 out:
     free(taken);
     return g->error.code ? slu_fail(err, g->error.code, "%s", g->error.message) : 0;

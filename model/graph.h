@@ -81,6 +81,8 @@ typedef struct slu_node {
     uint32_t buffer, column;        /* where its value (and gradient) lies */
     size_t weight, bias;            /* offsets in params: dense; norms: gain, shift */
     size_t mean, variance;          /* batch norm */
+    uint32_t readers;               /* steps that read it */
+    bool overwritten;               /* its one reader is dense and sets its gradient: nothing to clear */
     size_t saved_row, saved_fixed; /* offsets into what forward leaves for backward: floats per row, floats */
 } slu_node;
 
@@ -88,6 +90,9 @@ typedef struct slu_step {
     slu_op op;
     uint32_t first, n; /* into slu_graph.members: one node, or the nodes of a bundle */
     uint32_t width;    /* sum of theirs */
+    /* Dense: leading columns whose bias and ReLU follow the product at once, all of them or whole panels. */
+    uint32_t followed;
+    size_t forward, backward; /* where its packed weights lie; SLU_NO_PARAM: not packed */
 } slu_step;
 
 struct slu_graph {
@@ -109,7 +114,8 @@ struct slu_graph {
     uint32_t n_params, cap_params;
     size_t n_trainable, n_floats; /* of the parameter vector */
     size_t saved_row, saved_fixed;
-    double flops; /* multiply-adds per row */
+    size_t packed_forward, packed_all; /* floats of packed weights: for serving, and for training */
+    double flops;                      /* multiply-adds per row */
 };
 
 #define SLU_BUFFER_X      0

@@ -220,6 +220,7 @@ void slu_workspace_free(slu_workspace *w)
         return;
     free(w->block);
     free(w->shared_block);
+    free(w->own_packed);
     free(w->grad);
     free(w->value);
     free(w);
@@ -267,19 +268,67 @@ static uint32_t widest_reader_of_x(const slu_graph *g)
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width)
 {
     uint32_t widest = widest_reader_of_x(w->net->g);
-    assert(w->train && !w->shared_block && first + width <= w->net->g->K);
+    assert(!w->shared_block && first + width <= w->net->g->K);
     if (!widest || !width)
         return NULL;
     size_t x = aligned((size_t)w->max_rows * width);
-    w->shared_block = calloc(2 * x + (size_t)w->max_rows * widest, sizeof *w->shared_block);
+    w->shared_block = calloc(2 * x + (w->max_rows + (size_t)1) * widest, sizeof *w->shared_block);
     if (!w->shared_block)
         return NULL;
     w->shared = (slu_shared){.first = first,
                              .width = width,
                              .x = w->shared_block,
-                             .dx = w->shared_block + x,
+                             .dx = w->train ? w->shared_block + x : NULL,
                              .scratch = w->shared_block + 2 * x};
     return &w->shared;
+}
+
+/* ---- packed weights ---- */
+
+static void pack_steps(const slu_graph *g, const float *params, float *packed, bool backward)
+{
+    for (uint32_t i = 0; i < g->n_steps; i++) {
+        const slu_step *s = &g->steps[i];
+        if (s->op != SLU_OP_DENSE)
+            continue;
+        const slu_node *first = &g->nodes[g->members[s->first]];
+        uint32_t K = slu_graph_input_of(g, first, 0)->width;
+        if (s->forward != SLU_NO_PARAM)
+            slu_weights_pack_forward(packed + s->forward, params + first->weight, K, s->width);
+        if (backward && s->backward != SLU_NO_PARAM)
+            slu_weights_pack_backward(packed + s->backward, params + first->weight, K, s->width);
+    }
+}
+
+size_t slu_net_packed(const slu_net *n)
+{
+    return slu_gemm_packs() ? n->g->packed_forward : 0;
+}
+
+void slu_net_pack(const slu_net *n, const float *params, float *packed)
+{
+    pack_steps(n->g, params, packed, false);
+}
+
+void slu_workspace_use_packed(slu_workspace *w, const float *packed)
+{
+    assert(!w->train || !packed);
+    w->packed = packed;
+}
+
+int slu_workspace_pack(slu_workspace *w, const float *params)
+{
+    const slu_graph *g = w->net->g;
+    assert(w->train);
+    if (!slu_gemm_packs() || !g->packed_all)
+        return 0;
+    if (!w->own_packed)
+        w->own_packed = aligned_alloc(64, aligned(g->packed_all) * sizeof *w->own_packed);
+    w->packed = w->own_packed;
+    if (!w->packed)
+        return SLU_ENOMEM;
+    pack_steps(g, params, w->own_packed, true);
+    return 0;
 }
 
 /* ---- running ---- */
@@ -295,6 +344,14 @@ void slu_net_forward(const slu_net *n, float *params, slu_workspace *w, uint32_t
         slu_op_of(g->steps[i].op)->forward(&r, &g->steps[i]);
 }
 
+/* Gradients that several readers add into begin with zero. */
+static void clear_gradient(const slu_run *r, const slu_node *node)
+{
+    slu_view d = slu_run_grad(r, node);
+    for (uint32_t b = 0; b < r->B; b++)
+        memset(d.p + (size_t)b * d.ld, 0, node->width * sizeof *d.p);
+}
+
 void slu_net_backward(const slu_net *n, const float *params, float *grads, slu_workspace *w, uint32_t B)
 {
     assert(w->net == n && B <= w->max_rows && w->train);
@@ -302,9 +359,9 @@ void slu_net_backward(const slu_net *n, const float *params, float *grads, slu_w
     slu_run r = {.g = g, .w = w, .params = params, .grads = grads, .B = B};
     if (B == 0)
         return;
-    for (uint32_t i = 0; i < g->n_buffers; i++)
-        if (i != SLU_BUFFER_LOGITS)
-            memset(w->grad[i], 0, (size_t)B * g->columns[i] * sizeof(float));
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (!g->nodes[i].overwritten && !g->nodes[i].logit)
+            clear_gradient(&r, &g->nodes[i]);
     if (w->shared.n)
         memset(w->shared.dx, 0, (size_t)w->shared.n * w->shared.width * sizeof(float));
     for (uint32_t i = g->n_steps; i-- > 0;)

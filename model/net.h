@@ -56,7 +56,8 @@ double slu_net_flops(const slu_net *n);         /* multiply-adds of one row's fo
 
 /* A named piece of the parameter vector, for dumps and tests. */
 typedef struct slu_net_param {
-    const char *name;    /* "tower.0.1.weight" (task 0, layer 1), "tower.0.logit.bias", "expert.3.0.weight", "gate.0.weight" */
+    const char *name;    /* "tower.0.1.weight" (task 0, layer 1), "tower.0.logit.bias", "expert.3.0.weight",
+                            "gate.0.weight" */
     size_t offset, size; /* floats */
     uint32_t rows, cols; /* (rows, cols); vectors: (1, cols) */
 } slu_net_param;
@@ -82,8 +83,19 @@ float *slu_workspace_dx(slu_workspace *w);      /* (max_rows, K): after backward
 /* Announces that many rows of x may agree in the columns [first, first + width), and returns the place to say
  * how, batch by batch (model/shared.h): the caller sets n and of and writes x (n, width) before forward, and
  * reads dx (n, width) after backward; those columns of the workspace's own x and dx then mean nothing. n 0 is
- * a plain batch. NULL: out of memory, or something else than a dense layer reads x. For training workspaces. */
+ * a plain batch. NULL: out of memory, or something else than a dense layer reads x. A workspace that does not
+ * train has no dx. */
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width);
+
+/* Products read weights that lie in their own order faster. slu_workspace_pack copies |params| into it, for
+ * all passes of this (training) workspace: to be called again after every change of weights, before the next
+ * pass. SLU_ENOMEM: nothing is packed, passes go on as before. */
+int slu_workspace_pack(slu_workspace *w, const float *params);
+/* For serving: a copy that many workspaces read, made once per set of parameters. Floats of it (0: this
+ * machine has no use for one), making it, and reading it from now on (NULL: no longer). */
+size_t slu_net_packed(const slu_net *n);
+void slu_net_pack(const slu_net *n, const float *params, float *packed);
+void slu_workspace_use_packed(slu_workspace *w, const float *packed);
 
 typedef enum slu_net_mode { SLU_INFER, SLU_TRAIN } slu_net_mode;
 

@@ -1,6 +1,5 @@
 #include "model/ops.h"
 #include "model/activation.h"
-#include "model/dense.h"
 #include "model/gate.h"
 #include "model/mixture.h"
 #include "model/norm.h"
@@ -29,22 +28,37 @@ static bool shares(const slu_run *r, const slu_node *in)
     return in->op == SLU_OP_INPUT && r->w->shared.n;
 }
 
-/* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all.
- */
+static slu_weights weights_of(const slu_run *r, const slu_step *s)
+{
+    const slu_node *first = member(r, s, 0);
+    const float *packed = r->w->packed;
+    return (slu_weights){
+        .w = param(r, first->weight),
+        .K = slu_graph_input_of(r->g, first, 0)->width,
+        .N = s->width,
+        .forward = packed && s->forward != SLU_NO_PARAM ? packed + s->forward : NULL,
+        .backward = packed && r->w->train && s->backward != SLU_NO_PARAM ? packed + s->backward : NULL,
+    };
+}
+
+/* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all,
+ * and one bias and ReLU most of them. */
 static void dense_forward(const slu_run *r, const slu_step *s)
 {
     const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
     slu_view y = slu_run_value(r, first), x = slu_run_value(r, in);
+    slu_weights w = weights_of(r, s);
+    slu_follow f = {.finish = {param(r, first->bias), first->relu}, .cols = s->followed};
     if (shares(r, in))
-        slu_shared_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), &r->w->shared, r->B, in->width,
-                           s->width);
+        slu_shared_forward(y.p, y.ld, x.p, x.ld, &w, &r->w->shared, r->B, f);
     else
-        slu_dense_forward(y.p, y.ld, x.p, x.ld, param(r, first->weight), r->B, in->width, s->width);
-    for (uint32_t i = 0; i < s->n; i++) {
+        slu_weights_forward(&w, 0, w.K, r->B, x.p, x.ld, false, y.p, y.ld, f);
+    for (uint32_t i = 0, column = 0; i < s->n; i++) {
         const slu_node *node = member(r, s, i);
         slu_view out = slu_run_value(r, node);
-        if (node->relu || node->bias != SLU_NO_PARAM)
+        if (column >= s->followed && (node->relu || node->bias != SLU_NO_PARAM))
             slu_bias_relu_forward(out.p, out.ld, param(r, node->bias), node->relu, r->B, node->width);
+        column += node->width;
     }
 }
 
@@ -59,12 +73,15 @@ static void dense_backward(const slu_run *r, const slu_step *s)
                                    node->width);
     }
     slu_view dy = slu_run_grad(r, first), x = slu_run_value(r, in), dx = slu_run_grad(r, in);
-    if (shares(r, in))
-        slu_shared_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
-                            param(r, first->weight), &r->w->shared, r->B, in->width, s->width);
-    else
-        slu_dense_backward(dx.p, dx.ld, param_grad(r, first->weight), dy.p, dy.ld, x.p, x.ld,
-                           param(r, first->weight), r->B, in->width, s->width);
+    slu_weights w = weights_of(r, s);
+    float *dw = param_grad(r, first->weight);
+    if (shares(r, in)) {
+        slu_shared_backward(dx.p, dx.ld, !in->overwritten, dw, dy.p, dy.ld, x.p, x.ld, &w, &r->w->shared,
+                            r->B);
+        return;
+    }
+    slu_gemm(true, false, w.N, w.K, r->B, 1, dy.p, dy.ld, x.p, x.ld, 1, dw, w.K);
+    slu_weights_backward(&w, 0, w.K, r->B, dy.p, dy.ld, !in->overwritten, dx.p, dx.ld);
 }
 
 static void batch_norm_forward(const slu_run *r, const slu_step *s)

@@ -23,32 +23,59 @@ static void gather(float *rows, const float *dy, uint32_t lddy, const uint32_t *
     }
 }
 
-void slu_shared_forward(float *y, uint32_t ldy, const float *x, uint32_t ldx, const float *w,
-                        const slu_shared *s, uint32_t B, uint32_t K, uint32_t N)
+static void add_up(float *restrict sum, const float *restrict a, const float *restrict b, uint32_t n)
 {
-    const uint32_t behind = s->first + s->width;
-    slu_gemm(false, true, s->n, N, s->width, 1, s->x, s->width, w + s->first, K, 0, s->scratch, N);
-    spread(y, ldy, s->scratch, s->of, B, N);
-    if (s->first)
-        slu_gemm(false, true, B, N, s->first, 1, x, ldx, w, K, 1, y, ldy);
-    if (behind < K)
-        slu_gemm(false, true, B, N, K - behind, 1, x + behind, ldx, w + behind, K, 1, y, ldy);
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] = a[i] + b[i];
 }
 
-void slu_shared_backward(float *dx, uint32_t lddx, float *dw, const float *dy, uint32_t lddy, const float *x,
-                         uint32_t ldx, const float *w, const slu_shared *s, uint32_t B, uint32_t K,
-                         uint32_t N)
+/* One row for all: it is a bias like any other, which the last product adds as it finishes. */
+static slu_follow with_row(slu_follow f, float *scratch, uint32_t N)
 {
-    const uint32_t behind = s->first + s->width;
+    if (f.finish.bias) {
+        add_up(scratch + N, scratch, f.finish.bias, f.cols);
+        f.finish.bias = scratch + N;
+    } else {
+        f.finish.bias = scratch;
+    }
+    return f;
+}
+
+void slu_shared_forward(float *y, uint32_t ldy, const float *x, uint32_t ldx, const slu_weights *w,
+                        const slu_shared *s, uint32_t B, slu_follow f)
+{
+    const uint32_t behind = s->first + s->width, K = w->K, N = w->N;
+    const slu_follow nothing = {.cols = 0};
+    if (!s->first && behind == K) { /* the whole input */
+        slu_weights_forward(w, 0, K, s->n, s->x, s->width, false, s->scratch, N, f);
+        spread(y, ldy, s->scratch, s->of, B, N);
+        return;
+    }
+    slu_weights_forward(w, s->first, s->width, s->n, s->x, s->width, false, s->scratch, N, nothing);
+    const bool one = s->n == 1 && f.cols == N;
+    if (one)
+        f = with_row(f, s->scratch, N);
+    else
+        spread(y, ldy, s->scratch, s->of, B, N);
+    if (s->first)
+        slu_weights_forward(w, 0, s->first, B, x, ldx, !one, y, ldy, behind < K ? nothing : f);
+    if (behind < K)
+        slu_weights_forward(w, behind, K - behind, B, x + behind, ldx, !one || s->first, y, ldy, f);
+}
+
+void slu_shared_backward(float *dx, uint32_t lddx, bool add, float *dw, const float *dy, uint32_t lddy,
+                         const float *x, uint32_t ldx, const slu_weights *w, const slu_shared *s, uint32_t B)
+{
+    const uint32_t behind = s->first + s->width, K = w->K, N = w->N;
     gather(s->scratch, dy, lddy, s->of, s->n, B, N);
     slu_gemm(true, false, N, s->width, s->n, 1, s->scratch, N, s->x, s->width, 1, dw + s->first, K);
-    slu_gemm(false, false, s->n, s->width, N, 1, s->scratch, N, w + s->first, K, 1, s->dx, s->width);
+    slu_weights_backward(w, s->first, s->width, s->n, s->scratch, N, true, s->dx, s->width);
     if (s->first) {
         slu_gemm(true, false, N, s->first, B, 1, dy, lddy, x, ldx, 1, dw, K);
-        slu_gemm(false, false, B, s->first, N, 1, dy, lddy, w, K, 1, dx, lddx);
+        slu_weights_backward(w, 0, s->first, B, dy, lddy, add, dx, lddx);
     }
     if (behind < K) {
         slu_gemm(true, false, N, K - behind, B, 1, dy, lddy, x + behind, ldx, 1, dw + behind, K);
-        slu_gemm(false, false, B, K - behind, N, 1, dy, lddy, w + behind, K, 1, dx + behind, lddx);
+        slu_weights_backward(w, behind, K - behind, B, dy, lddy, add, dx + behind, lddx);
     }
 }

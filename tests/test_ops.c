@@ -2,10 +2,10 @@
  * twin, gradient equal to finite differences, backward accumulates, nothing outside the view is read or
  * written. */
 #include "model/activation.h"
-#include "model/dense.h"
 #include "model/gate.h"
 #include "model/mixture.h"
 #include "model/norm.h"
+#include "model/weights.h"
 #include "tests/numeric.h"
 #include <check.h>
 #include <stdio.h>
@@ -50,23 +50,27 @@ static void dense_describe(const dims *d, tensor in[], uint32_t *n, tensor *out)
 }
 static void dense_f(tensor *y, const tensor in[])
 {
-    slu_dense_forward(y->p, y->ld, in[0].p, in[0].ld, in[1].p, y->rows, in[0].cols, y->cols);
+    slu_weights w = {.w = in[1].p, .K = in[0].cols, .N = y->cols};
+    slu_weights_forward(&w, 0, w.K, y->rows, in[0].p, in[0].ld, false, y->p, y->ld, (slu_follow){.cols = 0});
 }
 static void dense_r(tensor *y, const tensor in[])
 {
-    slu_dense_forward_ref(y->p, y->ld, in[0].p, in[0].ld, in[1].p, y->rows, in[0].cols, y->cols);
+    slu_gemm_ref(false, true, y->rows, y->cols, in[0].cols, 1, in[0].p, in[0].ld, in[1].p, in[0].cols, 0,
+                 y->p, y->ld);
 }
 static void dense_b(tensor din[], tensor *dy, const tensor in[], const tensor *y)
 {
     (void)y;
-    slu_dense_backward(din[0].p, din[0].ld, din[1].p, dy->p, dy->ld, in[0].p, in[0].ld, in[1].p, dy->rows,
-                       in[0].cols, dy->cols);
+    slu_weights w = {.w = in[1].p, .K = in[0].cols, .N = dy->cols};
+    slu_gemm(true, false, w.N, w.K, dy->rows, 1, dy->p, dy->ld, in[0].p, in[0].ld, 1, din[1].p, w.K);
+    slu_weights_backward(&w, 0, w.K, dy->rows, dy->p, dy->ld, true, din[0].p, din[0].ld);
 }
 static void dense_backward_ref(tensor din[], tensor *dy, const tensor in[], const tensor *y)
 {
     (void)y;
-    slu_dense_backward_ref(din[0].p, din[0].ld, din[1].p, dy->p, dy->ld, in[0].p, in[0].ld, in[1].p, dy->rows,
-                           in[0].cols, dy->cols);
+    uint32_t B = dy->rows, K = in[0].cols, N = dy->cols;
+    slu_gemm_ref(true, false, N, K, B, 1, dy->p, dy->ld, in[0].p, in[0].ld, 1, din[1].p, K);
+    slu_gemm_ref(false, false, B, K, N, 1, dy->p, dy->ld, in[1].p, K, 1, din[0].p, din[0].ld);
 }
 
 /* ---- bias and ReLU: a (B,N), b (N) ---- */

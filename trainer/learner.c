@@ -248,6 +248,8 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
         rc = open_rows(l, store, err);
     if (!rc)
         rc = load_dense(l, store, err);
+    if (!rc && slu_workspace_pack(l->work, l->params))
+        rc = slu_fail(err, SLU_ENOMEM, "out of memory for packed weights");
     if (rc)
         goto fail;
     *lp = l;
@@ -532,6 +534,7 @@ static void step_dense(slu_learner *l, uint32_t said)
     l->gathered = 0;
     l->moments_changed = true;
     params_change(l);
+    slu_workspace_pack(l->work, l->params); /* has had its memory since the learner was opened */
 }
 
 static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
