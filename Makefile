@@ -63,6 +63,15 @@ bench-train-path: build ## Samples a second of the learner's step alone and of t
 	@mkdir -p $(BUILD)/bench
 	@$(BUILD)/bench/train_path examples/storefront.yaml $(or $(DATA),../shared/data/storefront) 3 > $(BUILD)/bench/train_path.json
 
+$(BUILD)/bench/venv/ready: bench/peers/requirements.txt
+	@python3 -m venv $(BUILD)/bench/venv && $(BUILD)/bench/venv/bin/pip install -q -r $< && touch $@
+
+bench-train: build $(BUILD)/bench/venv/ready ## The learner's step against a PyTorch twin and the machine's floor; CHECK=1
+	@BUILD='$(BUILD)' python3 bench/train.py
+
+bench-score: build $(BUILD)/bench/venv/ready ## Scoring in process against ONNX Runtime, fp32 and int8; CHECK=1
+	@BUILD='$(BUILD)' python3 bench/score.py
+
 bench-serve: build ## Scoring over gRPC by h2load: throughput, latency, and what updates do to it; CHECK=1
 	@deploy/deps.sh bench
 	@BUILD='$(BUILD)' python3 bench/serve.py

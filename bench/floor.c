@@ -1,5 +1,6 @@
 #include "bench/floor.h"
 #include "bench/measure.h"
+#include "model/gemm.h"
 #include <cblas.h>
 #include <stdbool.h>
 #include <string.h>
@@ -67,6 +68,14 @@ static double openblas(const product *p, const float *A, const float *X, float *
     return seconds() - before;
 }
 
+static double sluice(const product *p, const float *A, const float *X, float *C)
+{
+    double before = seconds();
+    slu_gemm(p->ta, p->tb, (uint32_t)p->M, (uint32_t)p->N, (uint32_t)p->K, 1, A,
+             (uint32_t)(p->ta ? p->M : p->K), X, (uint32_t)(p->tb ? p->K : p->N), 0, C, (uint32_t)p->N);
+    return seconds() - before;
+}
+
 #ifdef SLU_DNNL
 static double onednn(const product *p, const float *A, const float *X, float *C)
 {
@@ -128,6 +137,7 @@ static const struct {
     timing time;
 } libraries[] = {
     {"openblas_fp32", openblas},
+    {"sluice_fp32", sluice},
 #ifdef SLU_DNNL
     {"onednn_fp32", onednn},
 #if DNNL_VERSION_MAJOR == 2

@@ -1,5 +1,5 @@
-/* bench/measure.h - clocks and medians of the benchmarks. Machines are shared, so work is measured in CPU time
- * and every figure is a median; wall time counts only where several threads share one piece of work. */
+/* bench/measure.h - clocks and medians of the benchmarks. Machines are shared, so work is measured in CPU
+ * time and every figure is a median; wall time counts only where several threads share one piece of work. */
 #pragma once
 #include <stdio.h>
 #include <stdlib.h>

@@ -115,25 +115,14 @@ static void close_all(trained *t)
 
 /* ---- make ---- */
 
-/* Where the twin finds each piece of the dense vector. */
 static void write_names(const trained *t, const char *path)
 {
     slu_error err = SLU_ERROR_INIT;
     slu_net_spec spec;
     slu_net *net;
-    char name[1024];
-    snprintf(name, sizeof name, "%s.json", path);
     need(slu_net_spec_of(t->options, slu_schema_inputs(t->schema), &spec, &err), &err);
     need(slu_net_build(&spec, &net, &err), &err);
-    FILE *f = fopen(name, "w");
-    must(f != NULL, "cannot write the names of the parameters");
-    fputs("{", f);
-    for (size_t i = 0; i < slu_net_param_count(net); i++) {
-        const slu_net_param *p = slu_net_param_at(net, i);
-        fprintf(f, "%s\n \"%s\": [%zu, %u, %u]", i ? "," : "", p->name, p->offset, p->rows, p->cols);
-    }
-    fputs("\n}\n", f);
-    fclose(f);
+    train_data_write_names(net, path);
     slu_net_free(net);
 }
 
@@ -232,7 +221,7 @@ static int run(const char *path, uint32_t warm, uint32_t timed, const char *cons
         fill(&t, &d, i, batch);
         t.n_seen = 0;
         double cpu_before = cpu_seconds(), wall_before = wall_seconds();
-        need(slu_learner_step(t.learner, batch, note, &t, &loss, &said, &err), &err);
+        need(slu_learner_step(t.learner, batch, INT64_MIN, note, &t, &loss, &said, &err), &err);
         if (i >= warm) {
             cpu[i - warm] = cpu_seconds() - cpu_before;
             wall[i - warm] = wall_seconds() - wall_before;

@@ -67,8 +67,7 @@ void train_data_make(train_data *d, bool zipf, uint64_t seed, uint32_t batches, 
     for (size_t i = 0; i < (size_t)batches * B; i++) {
         uint32_t *ids = d->ids + i * TRAIN_SLOTS;
         for (uint32_t s = 0; s < TRAIN_SLOTS; s++) {
-            uint32_t rank =
-                zipf ? zipf_draw(sum, slu_rng_unit(&r)) : (uint32_t)slu_rng_below(&r, TRAIN_IDS);
+            uint32_t rank = zipf ? zipf_draw(sum, slu_rng_unit(&r)) : (uint32_t)slu_rng_below(&r, TRAIN_IDS);
             ids[s] = s * TRAIN_IDS + (uint32_t)((uint64_t)rank * SCATTER % TRAIN_IDS);
         }
         draw_labels(&r, ids, d->labels + i * TRAIN_TASKS);
@@ -93,6 +92,21 @@ void train_data_write(const train_data *d, const char *path)
     put(f, d->rows, sizeof *d->rows, (size_t)TRAIN_SLOTS * TRAIN_IDS * d->dim);
     put(f, d->dense, sizeof *d->dense, d->n_dense);
     must(fclose(f) == 0, "cannot write the batches");
+}
+
+void train_data_write_names(const slu_net *net, const char *path)
+{
+    char name[1024];
+    snprintf(name, sizeof name, "%s.json", path);
+    FILE *f = fopen(name, "w");
+    must(f != NULL, "cannot write the names of the parameters");
+    fputs("{", f);
+    for (size_t i = 0; i < slu_net_param_count(net); i++) {
+        const slu_net_param *p = slu_net_param_at(net, i);
+        fprintf(f, "%s\n \"%s\": [%zu, %u, %u]", i ? "," : "", p->name, p->offset, p->rows, p->cols);
+    }
+    fputs("\n}\n", f);
+    fclose(f);
 }
 
 void train_data_read(train_data *d, const char *path)

@@ -11,7 +11,7 @@ build=(cmake ninja-build gcc libc6-dev pkg-config librdkafka-dev librocksdb-dev 
        check openjdk-17-jre-headless maven python3-venv curl ca-certificates)
 fuzz=(clang llvm)
 format=(clang-format)
-bench=(nghttp2-client util-linux)
+bench=(nghttp2-client util-linux libdnnl-dev)
 
 wanted=()
 for group in "${@:-build}"; do

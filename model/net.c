@@ -272,7 +272,7 @@ struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_
     if (!widest || !width)
         return NULL;
     size_t x = aligned((size_t)w->max_rows * width);
-    w->shared_block = calloc(2 * x + (w->max_rows + (size_t)1) * widest, sizeof *w->shared_block);
+    w->shared_block = calloc(2 * x + (size_t)w->max_rows * widest, sizeof *w->shared_block);
     if (!w->shared_block)
         return NULL;
     w->shared = (slu_shared){.first = first,

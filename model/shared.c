@@ -23,21 +23,19 @@ static void gather(float *rows, const float *dy, uint32_t lddy, const uint32_t *
     }
 }
 
-static void add_up(float *restrict sum, const float *restrict a, const float *restrict b, uint32_t n)
+static void add_up(float *restrict sum, const float *restrict a, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        sum[i] = a[i] + b[i];
+        sum[i] += a[i];
 }
 
 /* One row for all: it is a bias like any other, which the last product adds as it finishes. */
-static slu_follow with_row(slu_follow f, float *scratch, uint32_t N)
+static slu_follow with_row(slu_follow f, float *row, uint32_t N)
 {
-    if (f.finish.bias) {
-        add_up(scratch + N, scratch, f.finish.bias, f.cols);
-        f.finish.bias = scratch + N;
-    } else {
-        f.finish.bias = scratch;
-    }
+    if (f.finish.bias)
+        add_up(row, f.finish.bias, f.cols);
+    f.finish.bias = row;
+    f.rest = f.cols < N ? row + f.cols : NULL;
     return f;
 }
 
@@ -52,7 +50,7 @@ void slu_shared_forward(float *y, uint32_t ldy, const float *x, uint32_t ldx, co
         return;
     }
     slu_weights_forward(w, s->first, s->width, s->n, s->x, s->width, false, s->scratch, N, nothing);
-    const bool one = s->n == 1 && f.cols == N;
+    const bool one = s->n == 1;
     if (one)
         f = with_row(f, s->scratch, N);
     else

@@ -12,7 +12,7 @@ typedef struct slu_shared {
     const uint32_t *of; /* (B) */
     float *x;           /* (n, width): read instead of these columns of x */
     float *dx;          /* (n, width): added to instead of these columns of dx */
-    float *scratch;     /* (n, N) for the widest layer, + N */
+    float *scratch;     /* (n, N) for the widest layer */
 } slu_shared;
 
 /* y = x W^T, followed by |f|; x (B, K), y (B, N). */

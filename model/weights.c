@@ -35,6 +35,8 @@ static void plain_forward(const slu_weights *w, uint32_t first, uint32_t width, 
     slu_gemm(false, true, B, w->N, width, 1, x, ldx, w->w + first, w->K, add, y, ldy);
     if (f.cols)
         slu_bias_relu_forward(y, ldy, f.finish.bias, f.finish.relu, B, f.cols);
+    if (f.rest)
+        slu_bias_relu_forward(y + f.cols, ldy, f.rest, false, B, w->N - f.cols);
 }
 
 void slu_weights_forward(const slu_weights *w, uint32_t first, uint32_t width, uint32_t B, const float *x,
@@ -49,7 +51,8 @@ void slu_weights_forward(const slu_weights *w, uint32_t first, uint32_t width, u
         slu_gemm_panels(B, f.cols, width, x, ldx, b, add, y, ldy, f.finish);
     b.p += f.cols / SLU_PANEL * b.stride;
     if (f.cols < w->N)
-        slu_gemm_panels(B, w->N - f.cols, width, x, ldx, b, add, y + f.cols, ldy, (slu_finish){NULL, false});
+        slu_gemm_panels(B, w->N - f.cols, width, x, ldx, b, add, y + f.cols, ldy,
+                        (slu_finish){f.rest, false});
 }
 
 void slu_weights_backward(const slu_weights *w, uint32_t first, uint32_t width, uint32_t B, const float *dy,

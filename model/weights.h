@@ -18,10 +18,12 @@ size_t slu_weights_backward_floats(uint32_t K, uint32_t N);
 void slu_weights_pack_forward(float *out, const float *w, uint32_t K, uint32_t N);
 void slu_weights_pack_backward(float *out, const float *w, uint32_t K, uint32_t N);
 
-/* What follows the product in the first |cols| columns of y, N or a multiple of SLU_PANEL. */
+/* What follows the product in the first |cols| columns of y, N or a multiple of SLU_PANEL, and a bias for the
+ * rest of them (NULL: none). */
 typedef struct slu_follow {
     slu_finish finish;
     uint32_t cols;
+    const float *rest; /* (N - cols) */
 } slu_follow;
 
 /* y (B, N) = x w^T, added to y with |add|, then followed by |f|. */

@@ -37,7 +37,7 @@ typedef struct generation {
 typedef struct model_state {
     generation *rows;
     uint32_t mark; /* 1 or 2: which rows of a generation belong to it (serving/row_set.h) */
-    float *dense;  /* (P) */
+    float *dense;  /* (P), padded to a cache line, then what is derived from them */
     uint64_t version;
     int64_t learned_through_us;
     slu_model_sums sums;
@@ -47,7 +47,9 @@ struct slu_model_table {
     model_state *current; /* read with acquire by readers */
     generation *base;     /* being built, or NULL */
     uint32_t n_tables;
-    size_t dense;
+    size_t dense, derived; /* floats of both parts of model_state.dense */
+    void (*derive)(void *ctx, const float *dense, float *derived);
+    void *derive_ctx;
     uint64_t max_bytes;
     uint32_t changes;       /* since memory was summed up exactly */
     uint64_t n_rows, bytes; /* published for other threads */
@@ -190,6 +192,53 @@ size_t slu_model_dense(const slu_model_table *t)
     return t->dense;
 }
 
+/* ---- the dense vector ---- */
+
+static size_t line_of(size_t floats)
+{
+    return (floats + 15) & ~(size_t)15;
+}
+
+/* A copy of |from| (zeros: NULL) with what is derived from it. NULL: out of memory. */
+static float *dense_new(const slu_model_table *t, const float *from)
+{
+    size_t head = line_of(t->dense), floats = head + line_of(t->derived) + 16;
+    float *dense = aligned_alloc(64, floats * sizeof *dense);
+    if (!dense)
+        return NULL;
+    if (from)
+        memcpy(dense, from, t->dense * sizeof *dense);
+    else
+        memset(dense, 0, t->dense * sizeof *dense);
+    if (t->derived)
+        t->derive(t->derive_ctx, dense, dense + head);
+    return dense;
+}
+
+int slu_model_derive(slu_model_table *t, size_t floats,
+                     void (*make)(void *ctx, const float *dense, float *derived), void *ctx, slu_error *err)
+{
+    size_t before = t->derived;
+    t->derived = floats;
+    t->derive = make;
+    t->derive_ctx = ctx;
+    float *dense = dense_new(t, t->current->dense);
+    if (!dense) {
+        t->derived = before;
+        return slu_fail(err, SLU_ENOMEM, "no memory for %zu floats derived from the dense parameters",
+                        floats);
+    }
+    free(t->current->dense);
+    t->current->dense = dense;
+    return 0;
+}
+
+static slu_model_view view_of(const slu_model_table *t, const model_state *s)
+{
+    return (slu_model_view){s->dense, s->version, s->learned_through_us,
+                            t->derived ? s->dense + line_of(t->dense) : NULL};
+}
+
 /* ---- readers ---- */
 
 slu_model_reader *slu_model_reader_new(slu_model_table *t)
@@ -212,7 +261,7 @@ slu_model_view slu_model_read_begin(slu_model_reader *r)
     urcu_bp_read_lock();
     const model_state *s = __atomic_load_n(&r->table->current, __ATOMIC_ACQUIRE);
     r->state = s;
-    return (slu_model_view){s->dense, s->version, s->learned_through_us};
+    return view_of(r->table, s);
 }
 
 void slu_model_read_end(slu_model_reader *r)
@@ -340,12 +389,11 @@ static model_state *next_state(const slu_model_table *t, const float *dense)
     next->dense = t->current->dense;
     if (!dense)
         return next;
-    next->dense = malloc((t->dense ? t->dense : 1) * sizeof(float));
+    next->dense = dense_new(t, dense);
     if (!next->dense) {
         free(next);
         return NULL;
     }
-    memcpy(next->dense, dense, t->dense * sizeof(float));
     return next;
 }
 
@@ -380,8 +428,7 @@ int slu_model_publish(slu_model_table *t, const float *dense, uint64_t version, 
 
 slu_model_view slu_model_current(const slu_model_table *t)
 {
-    const model_state *s = t->current;
-    return (slu_model_view){s->dense, s->version, s->learned_through_us};
+    return view_of(t, t->current);
 }
 
 slu_model_sums slu_model_current_sums(const slu_model_table *t)

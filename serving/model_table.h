@@ -24,6 +24,7 @@ typedef struct slu_model_view {
     float *dense;               /* (P) parameters; not written to by SLU_INFER */
     uint64_t version;           /* 0: no model yet */
     int64_t learned_through_us; /* broker time of the newest event learned, epoch us; 0 unknown */
+    const float *derived;       /* what slu_model_derive() asked for, of the same parameters; else NULL */
 } slu_model_view;
 
 /* What a model adds up to (base/digest.h): equal in a trainer and all its scorers at the same version. */
@@ -40,6 +41,13 @@ void slu_model_table_free(slu_model_table *t); /* no reader may be left; NULL is
 uint32_t slu_model_tables(const slu_model_table *t);
 uint32_t slu_model_served(const slu_model_table *t, uint32_t table); /* floats per row */
 size_t slu_model_dense(const slu_model_table *t);                    /* P */
+
+/* Every dense vector brings |floats| more (64-byte aligned) that |make| fills from it when it is published,
+ * so that what all requests need is computed once a version. For the current one at once. Call it before
+ * there are readers; |ctx| outlives the table's last publication. SLU_ENOMEM: nothing has changed. @thread
+ * writer's, inside publish */
+int slu_model_derive(slu_model_table *t, size_t floats,
+                     void (*make)(void *ctx, const float *dense, float *derived), void *ctx, slu_error *err);
 
 /* Reader side. NULL: out of memory. */
 slu_model_reader *slu_model_reader_new(slu_model_table *t);

@@ -3,6 +3,7 @@
 #include "feature/encode.h"
 #include "model/loss.h"
 #include "model/pooling.h"
+#include "model/shared.h"
 #include "serving/score_job.h"
 #include <assert.h>
 #include <stdio.h>
@@ -23,6 +24,8 @@ typedef struct score_thread {
     uint32_t *at;        /* (CHUNK) ids of each record passed so far */
     uint64_t *ids;       /* (CHUNK * max_ids of a slot) of one slot, all candidates */
     const float **rows;  /* the same */
+    slu_shared *shared;  /* of the workspace: what all rows have in [first, first + width); NULL: nothing */
+    uint32_t *zeros;     /* (CHUNK) row 0 of it, for each candidate */
     float *shared_x;     /* (K) pooled columns of the shared slots */
     float *shared_wide;  /* (T) */
     float *wide;         /* (CHUNK, T) */
@@ -33,7 +36,8 @@ typedef struct score_thread {
 struct slu_scorer {
     slu_scorer_config c;
     uint32_t K, T, slots, fields;
-    size_t stride; /* bytes of an encoded record */
+    uint32_t first, width; /* columns of x that are the same for all candidates: the widest run */
+    size_t stride;         /* bytes of an encoded record */
     slu_metric *candidates, *seconds;
     score_names names;
     score_thread *threads; /* (c.threads) */
@@ -50,6 +54,26 @@ static uint32_t widest_slot(const slu_schema *schema)
     return widest;
 }
 
+/* Products of columns that all candidates share are made once, so the longest run of them is looked for. */
+static void find_shared_columns(slu_scorer *s)
+{
+    uint32_t first = 0, width = 0;
+    for (uint32_t i = 0; i < s->slots; i++) {
+        const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+        if (!slot->shared && slot->width)
+            width = 0;
+        if (!slot->shared || !slot->width)
+            continue;
+        if (!width)
+            first = slot->input;
+        width += slot->width;
+        if (width > s->width) {
+            s->first = first;
+            s->width = width;
+        }
+    }
+}
+
 static bool thread_init(const slu_scorer *s, score_thread *t)
 {
     size_t ids = (size_t)CHUNK * widest_slot(s->c.schema), tasks = (size_t)CHUNK * s->T;
@@ -61,13 +85,19 @@ static bool thread_init(const slu_scorer *s, score_thread *t)
     t->at = calloc(CHUNK, sizeof *t->at);
     t->ids = calloc(ids, sizeof *t->ids);
     t->rows = calloc(ids, sizeof *t->rows);
+    t->zeros = calloc(CHUNK, sizeof *t->zeros);
+    t->shared = t->work ? slu_workspace_share(t->work, s->first, s->width) : NULL;
+    if (t->shared) {
+        t->shared->n = 1;
+        t->shared->of = t->zeros;
+    }
     t->shared_x = calloc(s->K, sizeof *t->shared_x);
     t->shared_wide = calloc(s->T, sizeof *t->shared_wide);
     t->wide = calloc(tasks, sizeof *t->wide);
     t->conditional = calloc(tasks, sizeof *t->conditional);
     t->entire = calloc(tasks, sizeof *t->entire);
     return t->reader && t->encoder && t->work && t->fields && t->encoded && t->at && t->ids && t->rows &&
-           t->shared_x && t->shared_wide && t->wide && t->conditional && t->entire;
+           t->zeros && t->shared_x && t->shared_wide && t->wide && t->conditional && t->entire;
 }
 
 static void thread_clear(score_thread *t)
@@ -82,11 +112,17 @@ static void thread_clear(score_thread *t)
     free(t->at);
     free(t->ids);
     free(t->rows);
+    free(t->zeros);
     free(t->shared_x);
     free(t->shared_wide);
     free(t->wide);
     free(t->conditional);
     free(t->entire);
+}
+
+static void pack(void *ctx, const float *dense, float *packed)
+{
+    slu_net_pack(ctx, dense, packed);
 }
 
 int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *err)
@@ -106,6 +142,10 @@ int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *
     s->seconds = slu_histogram("sluice_score_seconds", NULL,
                                "Time from a whole request to its answer, for requests that were answered.",
                                20e-6, 1.5, 32);
+    find_shared_columns(s);
+    size_t packed = slu_net_packed(config->net);
+    if (packed && slu_model_derive(config->table, packed, pack, (void *)(uintptr_t)config->net, err))
+        goto no_memory;
     if (!score_names_init(&s->names, config->options, config->schema))
         goto no_memory;
     s->threads = calloc(config->threads + 1, sizeof *s->threads);
@@ -197,8 +237,17 @@ static void encode_chunk(const slu_scorer *s, score_thread *t, score_job *job, u
     }
 }
 
+/* Shared columns into one row of x, but for those that are multiplied apart. */
+static void copy_shared(const slu_scorer *s, const score_thread *t, float *x)
+{
+    uint32_t behind = t->shared ? s->first + s->width : 0;
+    if (t->shared)
+        memcpy(x, t->shared_x, s->first * sizeof *x);
+    memcpy(x + behind, t->shared_x + behind, (s->K - behind) * sizeof *x);
+}
+
 /* Probabilities of the next B candidates into t->conditional and t->entire. */
-static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, float *dense, bool first,
+static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, slu_model_view view, bool first,
                         uint32_t B)
 {
     float *x = slu_workspace_x(t->work), *logits = slu_workspace_logits(t->work);
@@ -207,13 +256,16 @@ static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, fl
     if (first) {
         memset(t->shared_wide, 0, s->T * sizeof(float));
         pool_slots(s, t, true, 1, t->shared_x, t->shared_wide);
+        if (t->shared)
+            memcpy(t->shared->x, t->shared_x + s->first, s->width * sizeof(float));
     }
     for (uint32_t b = 0; b < B; b++) {
-        memcpy(x + (size_t)b * s->K, t->shared_x, s->K * sizeof(float));
+        copy_shared(s, t, x + (size_t)b * s->K);
         memcpy(t->wide + (size_t)b * s->T, t->shared_wide, s->T * sizeof(float));
     }
     pool_slots(s, t, false, B, x, t->wide);
-    slu_net_forward(s->c.net, dense, t->work, B, SLU_INFER);
+    slu_workspace_use_packed(t->work, view.derived);
+    slu_net_forward(s->c.net, view.dense, t->work, B, SLU_INFER);
     for (uint32_t i = 0; i < B * s->T; i++)
         logits[i] += t->wide[i];
     slu_funnel_probabilities(t->conditional, t->entire, logits, B, s->T);
@@ -233,7 +285,7 @@ static slu_grpc_status late(slu_grpc_call *call, uint32_t done, uint32_t of)
 }
 
 static slu_grpc_status score_all(const slu_scorer *s, score_thread *t, score_job *job, slu_grpc_call *call,
-                                 float *dense, score_answer *answer)
+                                 slu_model_view view, score_answer *answer)
 {
     uint32_t of = job->request.candidates;
 
@@ -243,7 +295,7 @@ static slu_grpc_status score_all(const slu_scorer *s, score_thread *t, score_job
         if (too_late(s, call))
             return late(call, done, of);
         uint32_t B = of - done < CHUNK ? of - done : CHUNK;
-        score_chunk(s, t, job, dense, done == 0, B);
+        score_chunk(s, t, job, view, done == 0, B);
         score_answer_put(answer, t->conditional, t->entire, done, B, s->T);
         done += B;
     }
@@ -279,7 +331,7 @@ slu_grpc_status slu_score(void *ctx, slu_grpc_call *call)
     slu_grpc_status status = SLU_GRPC_UNAVAILABLE;
     if (view.version) {
         score_answer_begin(&answer, &job, &s->names, call->response);
-        status = score_all(s, t, &job, call, view.dense, &answer);
+        status = score_all(s, t, &job, call, view, &answer);
     } else {
         no_model(call);
     }

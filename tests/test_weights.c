@@ -59,9 +59,12 @@ START_TEST(test_against_plain_loops)
     memcpy(slow, y, (size_t)B * ldy * sizeof *y);
     slu_weights w = {l.w, K, N, l.forward, l.backward};
     uint32_t cols = N > 16 && slu_rng_below(&r, 2) ? N / 16 * 16 : N;
-    slu_weights_forward(&w, first, width, B, x, ldx, add, y, ldy, (slu_follow){{bias, relu}, cols});
+    const float *rest = cols < N && slu_rng_below(&r, 2) ? l.bias + cols : NULL;
+    slu_weights_forward(&w, first, width, B, x, ldx, add, y, ldy, (slu_follow){{bias, relu}, cols, rest});
     slu_gemm_ref(false, true, B, N, width, 1, x, ldx, l.w + first, K, add, slow, ldy);
     slu_bias_relu_forward(slow, ldy, bias, relu, B, cols);
+    if (rest)
+        slu_bias_relu_forward(slow + cols, ldy, rest, false, B, N - cols);
     for (size_t i = 0; i < (size_t)B * ldy; i++)
         ck_near(y[i], slow[i], 1e-5, "seed %d B=%u K=%u N=%u [%u,+%u) y[%zu]", 900 + _i, B, K, N, first,
                 width, i);
@@ -94,7 +97,7 @@ START_TEST(test_rows_do_not_depend_on_their_neighbours)
     float *x = floats((size_t)B * K), *all = floats((size_t)B * N), one[N];
     fill(x, (size_t)B * K, &r);
     slu_weights w = {l.w, K, N, l.forward, l.backward};
-    slu_follow f = {{l.bias, true}, N};
+    slu_follow f = {{l.bias, true}, N, NULL};
     slu_weights_forward(&w, 0, K, B, x, K, false, all, N, f);
     for (uint32_t b = 0; b < B; b++)
         for (uint32_t m = 1; m <= 5 && b + m <= B; m++) {
@@ -123,11 +126,11 @@ START_TEST(test_overwrites)
     for (int i = 0; i < 7 * 21; i++)
         y[i] = NAN;
     slu_weights w = {l.w, 9, 21, l.forward, l.backward};
-    slu_weights_forward(&w, 0, 9, 7, x, 9, false, y, 21, (slu_follow){{l.bias, false}, 21});
+    slu_weights_forward(&w, 0, 9, 7, x, 9, false, y, 21, (slu_follow){{l.bias, false}, 21, NULL});
     for (int i = 0; i < 7 * 21; i++)
         ck_assert(isfinite(y[i]));
     x[0] = NAN;
-    slu_weights_forward(&w, 0, 9, 7, x, 9, false, y, 21, (slu_follow){{l.bias, true}, 21});
+    slu_weights_forward(&w, 0, 9, 7, x, 9, false, y, 21, (slu_follow){{l.bias, true}, 21, NULL});
     for (int i = 0; i < 21; i++)
         ck_assert_float_eq(y[i], 0);
     free_layer(&l);

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""bench/score: scoring in process on one core against ONNX Runtime, fp32 and int8, from the same parameters.
+
+    make bench-score            # table and build/bench/score.json; CHECK=1: exit 1 where a target is missed
+
+Sluice's call is the whole Score method, from a request's bytes to an answer's; the peer's begins with ids as numbers.
+All run in turn, ROUNDS times; a figure is the median over rounds of the median call, in CPU time. Probabilities are
+compared: fp32 must agree, what int8 costs is shown. Environment: BUILD, ROUNDS (3), RUNS (31 calls a size).
+"""
+import json
+import os
+import subprocess
+import sys
+from statistics import median
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from system import BUILD, ROOT, report  # noqa: E402
+
+FOLDER = os.path.join(BUILD, "bench")
+PYTHON = os.path.join(FOLDER, "venv/bin/python")
+FILE = os.path.join(FOLDER, "score.bin")
+RUNS = os.environ.get("RUNS", "31")
+ROUNDS = int(os.environ.get("ROUNDS", 3))
+CLOSE = {"sluice": 0, "onnxruntime fp32": 1e-4, "onnxruntime int8": 1}
+TARGETS = {"onnxruntime fp32": 5, "onnxruntime int8": 2}
+
+
+def run(command):
+    p = subprocess.run(command, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS="1"), stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True)
+    if p.returncode:
+        sys.exit(f"bench-score: {' '.join(command)}: {p.stderr.strip()}")
+    return json.loads(p.stdout)
+
+
+def difference(a, b):
+    return max(abs(x - y) for p, q in zip(a, b) for x, y in zip(p, q))
+
+
+def main():
+    peer = os.path.join(ROOT, "bench/peers/score_onnx.py")
+    contenders = {"sluice": [os.path.join(FOLDER, "score"), FILE, RUNS],
+                  "onnxruntime fp32": [PYTHON, peer, FILE, RUNS, "fp32"],
+                  "onnxruntime int8": [PYTHON, peer, FILE, RUNS, "int8"]}
+    times, differs, own = {n: [] for n in contenders}, {}, None
+    for _ in range(ROUNDS):
+        for name, command in contenders.items():
+            result = run(command)
+            own = own or result["conditional"]
+            differs[name] = difference(result["conditional"], own)
+            if differs[name] > CLOSE[name]:
+                sys.exit(f"bench-score: {name}: a probability differs by {differs[name]:.2g}; this is not the same model")
+            times[name].append(result["us"])
+    sizes = list(times["sluice"][0])
+    us = {n: {s: median([t[s] for t in ts]) for s in sizes} for n, ts in times.items()}
+    print(f"1 user, N candidates, us of one core, median of {ROUNDS} rounds of {RUNS} calls\n")
+    print(f"{'':20}" + "".join(f"{s:>12}" for s in sizes) + f"{'p differs':>12}")
+    for name in us:
+        print(f"{name:20}" + "".join(f"{us[name][s]:12.0f}" for s in sizes) + f"{differs[name]:12.1e}")
+    missed = []
+    for name, target in TARGETS.items():
+        ratio = us[name]["200"] / us["sluice"]["200"]
+        print(f"{'':20}200 candidates: {ratio:.2f} times as fast as {name}")
+        if ratio < target:
+            missed.append(f"{ratio:.2f} times {name}, target {target}")
+    report("score", {"us": us, "differs": differs}, missed)
+
+
+if __name__ == "__main__":
+    main()
