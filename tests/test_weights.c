@@ -214,6 +214,7 @@ int main(void)
 {
     Suite *s = suite_create("weights");
     TCase *t = tcase_create("weights");
+    tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, test_against_plain_loops, 0, 400);
     tcase_add_test(t, test_rows_do_not_depend_on_their_neighbours);
     tcase_add_test(t, test_overwrites);
