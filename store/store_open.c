@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "store/store_inside.h"
+#include "store/store_logs.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -538,6 +539,8 @@ static int look_before_opening(slu_store *s, slu_error *err)
         rc = check_copy(s, &s->noted, copied, err);
     if (!rc)
         rc = check_manifest(s, &s->noted, err);
+    if (!rc)
+        rc = store_check_logs(s->path, err);
     if (rc)
         return rc;
     s->read_only = true;
