@@ -5,6 +5,8 @@ JOBS ?= 2
 TESTS ?= .
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
+FUZZ_JOBS ?= 2
+TSAN = suppressions=$(CURDIR)/tests/sanitizers/tsan.supp:second_deadlock_stack=1:exitcode=66
 CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
 configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
 
@@ -32,23 +34,37 @@ deps-fuzz:
 deps-format:
 	@deploy/deps.sh format
 
-asan: deps ## Unit tests and fuzz corpora under AddressSanitizer and UBSan, in build-asan/
+build-asan: deps
 	@test -f build-asan/build.ninja || $(call configure,build-asan,-DSLU_SANITIZE=asan)
 	@cmake --build build-asan -j $(JOBS)
+
+asan: build-asan ## Unit tests and fuzz corpora under AddressSanitizer and UBSan, in build-asan/
 	@ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz' -R '$(TESTS)'
 
-tsan: deps ## Unit tests under ThreadSanitizer, in build-tsan/
+asan-all: build-asan ## The same and the daemons in integration and interop tests
+	@SLU_TEST_PATIENCE=600 ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz|integration|interop' -R '$(TESTS)'
+
+build-tsan: deps
 	@test -f build-tsan/build.ninja || $(call configure,build-tsan,-DSLU_SANITIZE=tsan)
 	@cmake --build build-tsan -j $(JOBS)
-	@ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
+
+tsan: build-tsan ## Unit tests under ThreadSanitizer, in build-tsan/
+	@TSAN_OPTIONS='$(TSAN)' ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
+
+tsan-all: build-tsan ## The same and the daemons in integration and interop tests
+	@TSAN_OPTIONS='$(TSAN)' SLU_TEST_PATIENCE=600 ctest --test-dir build-tsan --output-on-failure -L 'unit|integration|interop' -R '$(TESTS)'
+
+valgrind: build ## Unit tests under valgrind. TESTS=regex: only those
+	@command -v valgrind >/dev/null || { echo 'install valgrind first: apt-get install valgrind' >&2; exit 1; }
+	@deploy/valgrind.sh $(BUILD) '$(TESTS)'
 
 soak-faults: build ## A kill, an error, a torn write and a power cut at every file call of a short run of a store (half an hour)
 	@SLU_FAULT_EVERY=1 SLU_TEST_TIMEOUT=7200 $(BUILD)/tests/test_store_faults
 
-fuzz: deps-fuzz ## Run every fuzzer for FUZZ_SECONDS each (libFuzzer, clang), in build-fuzz/
+fuzz: deps-fuzz ## Run fuzzers for FUZZ_SECONDS each, FUZZ_JOBS at a time, in build-fuzz/; prints a table. FUZZ=names: only those
 	@test -f build-fuzz/build.ninja || $(call configure,build-fuzz,-DSLU_FUZZ=ON -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-fuzz -j $(JOBS)
-	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+	@deploy/fuzz.sh build-fuzz $(FUZZ_SECONDS) $(FUZZ_JOBS) $(FUZZ)
 
 soak-bounds: build ## Memory of trainer and scorer against their limits for MINUTES (30): bursts, a table many times the cache, slow disk, clients that never read. MEMORY=MiB of the trainer
 	@python3 tests/soak_bounds/soak_bounds.py --build $(BUILD) --seconds $$(( $(or $(MINUTES),30) * 60 )) --memory $(or $(MEMORY),256)
