@@ -73,6 +73,8 @@ static int read_slots(int fd, const char *name, slu_mark *out, uint64_t *turn, u
     bool any = false;
     if (n < 0)
         return io_error(err, name, "reading");
+    if (n < SLOT_BYTES) /* made, but its maker died before the first note */
+        return SLU_ENOTFOUND;
     for (int i = 0; i < SLOTS; i++) {
         slu_mark m;
         uint64_t t, ino;

@@ -29,7 +29,8 @@ typedef struct slu_mark {
 typedef struct slu_mark_file slu_mark_file;
 
 /* Reads the newest whole slot. *|copied|: the file is not the one that the note was written to. Returns 0,
- * SLU_ENOTFOUND (no such file; |err| is not set), SLU_EIO, SLU_ECORRUPT (no slot is whole). */
+ * SLU_ENOTFOUND (no such file, or nothing in it yet; |err| is not set), SLU_EIO, SLU_ECORRUPT (no slot is
+ * whole). */
 int slu_mark_read(const char *store, slu_mark *out, bool *copied, slu_error *err);
 /* Opens, or with |create| makes, the file and locks it. SLU_ENOTFOUND (missing; |err| not set), SLU_EAGAIN
  * (another writer holds it; |err| not set), SLU_EIO. */

@@ -535,6 +535,8 @@ static int look_before_opening(slu_store *s, slu_error *err)
 {
     bool copied;
     int rc = slu_mark_read(s->path, &s->noted, &copied, err);
+    if (rc == SLU_ENOTFOUND)
+        return 0;
     if (!rc)
         rc = check_copy(s, &s->noted, copied, err);
     if (!rc)

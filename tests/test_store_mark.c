@@ -25,6 +25,7 @@ START_TEST(newest_whole_slot_counts)
     ck_assert_int_eq(slu_mark_read(sample_path, &got, &copied, &err), SLU_ENOTFOUND);
     ck_assert_int_eq(slu_mark_open(sample_path, false, &f, &err), SLU_ENOTFOUND);
     ck_assert_int_eq(slu_mark_open(sample_path, true, &f, &err), 0);
+    ck_assert_int_eq(slu_mark_read(sample_path, &got, &copied, &err), SLU_ENOTFOUND); /* made, no note yet */
     ck_assert_int_eq(slu_mark_open(sample_path, true, &g, &err), SLU_EAGAIN);
     for (m.commits = 1; m.commits <= 5; m.commits++)
         ck_assert_int_eq(slu_mark_write(f, &m, false, &err), 0);
