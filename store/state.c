@@ -120,6 +120,9 @@ int slu_state_get_offset(slu_store *s, const char *topic, int32_t partition, int
     partition_name(name, sizeof name, "offset", topic, partition);
     uint64_t v = 0;
     int rc = slu_state_get_u64(s, name, (uint64_t)-1, &v, err);
+    if (!rc && (int64_t)v < -1)
+        rc = slu_fail(err, SLU_ECORRUPT, "store %s: value '%s' is %lld, which is no offset",
+                      slu_store_path(s), name, (long long)v);
     if (!rc)
         *offset = (int64_t)v;
     return rc;

@@ -20,8 +20,8 @@ typedef struct score_fixture {
     slu_arena *arena;
     slu_buf response;
     float *dense;
-    int64_t now_us;  /* both clocks */
-    int64_t step_us; /* that they move with each look at them */
+    _Atomic int64_t now_us; /* both clocks */
+    int64_t step_us;        /* that they move with each look at them */
     slu_clock clock;
 } score_fixture;
 

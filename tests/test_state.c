@@ -63,10 +63,15 @@ START_TEST(test_damage)
     slu_commit *c = slu_commit_begin(s);
     slu_state_put_floats(c, "x", v, 3);
     slu_state_put_bytes(c, "number", "abc", 3);
+    slu_state_put_offset(c, "clicks", 1, -2);
     sample_write(c);
     slu_commit_abandon(c);
     uint64_t u;
+    int64_t offset = 5;
     ck_assert_int_eq(slu_state_get_u64(s, "number", 0, &u, &err), SLU_ECORRUPT);
+    slu_error_clear(&err);
+    ck_assert_int_eq(slu_state_get_offset(s, "clicks", 1, &offset, &err), SLU_ECORRUPT);
+    ck_assert(strstr(err.message, "offset/clicks/1") && offset == 5);
     slu_error_clear(&err);
     ck_assert_int_eq(slu_state_get_floats(s, "x", four, 4, &err), SLU_EFORMAT);
     slu_buf b = SLU_BUF_INIT;
