@@ -80,7 +80,8 @@ int model_store_open(const slu_options *options, const slu_schema *schema, const
                                .compare_ctx = s};
     int rc = slu_store_open(&config, &s->store, err);
     if (rc) {
-        if (rc == SLU_ESCHEMA && err && strlen(err->message) < sizeof err->message - 160)
+        bool useless = rc == SLU_ESCHEMA || rc == SLU_ECORRUPT || rc == SLU_EFORMAT;
+        if (useless && err && strlen(err->message) < sizeof err->message - 160)
             snprintf(err->message + strlen(err->message), sizeof err->message - strlen(err->message),
                      "; a scorer's store is a copy only: delete %s and start again",
                      options->serving.store_path);

@@ -234,23 +234,59 @@ slu_commit *slu_commit_begin(slu_store *s)
     return c;
 }
 
+static void put_late(slu_commit *c, slu_family f, const void *key, size_t key_len, const void *value,
+                     size_t value_len, bool deletion)
+{
+    slu_put_u8(&c->late, (uint8_t)f);
+    slu_put_u8(&c->late, deletion);
+    slu_put_u32(&c->late, (uint32_t)key_len);
+    slu_put_u32(&c->late, (uint32_t)value_len);
+    slu_put_bytes(&c->late, key, key_len);
+    if (value_len)
+        slu_put_bytes(&c->late, value, value_len);
+}
+
+/* The database is open again. */
+static void take_late(slu_commit *c)
+{
+    slu_reader r = slu_reader_of(c->late.data, c->late.len);
+    while (slu_reader_left(&r)) {
+        uint8_t f = slu_get_u8(&r), deletion = slu_get_u8(&r);
+        uint32_t key_len = slu_get_u32(&r), value_len = slu_get_u32(&r);
+        const uint8_t *key = slu_get_bytes(&r, key_len), *value = slu_get_bytes(&r, value_len);
+        assert(!r.bad);
+        if (deletion)
+            slu_commit_delete(c, (slu_family)f, key, key_len);
+        else
+            slu_commit_put(c, (slu_family)f, key, key_len, value, value_len);
+    }
+    slu_buf_free(&c->late);
+}
+
 void slu_commit_put(slu_commit *c, slu_family f, const void *key, size_t key_len, const void *value,
                     size_t value_len)
 {
     assert(!c->idle);
-    rocksdb_writebatch_put_cf(c->batch, c->store->families[f], key, key_len, value, value_len);
+    if (c->store->families[f])
+        rocksdb_writebatch_put_cf(c->batch, c->store->families[f], key, key_len, value, value_len);
+    else
+        put_late(c, f, key, key_len, value, value_len, false);
 }
 
 void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_len)
 {
     assert(!c->idle);
-    rocksdb_writebatch_delete_cf(c->batch, c->store->families[f], key, key_len);
+    if (c->store->families[f])
+        rocksdb_writebatch_delete_cf(c->batch, c->store->families[f], key, key_len);
+    else
+        put_late(c, f, key, key_len, NULL, 0, true);
 }
 
 void slu_commit_save(slu_commit *c)
 {
     assert(!c->idle);
     rocksdb_writebatch_set_save_point(c->batch);
+    c->late_saved = c->late.len;
 }
 
 /* Both fail only without a save point. */
@@ -270,13 +306,14 @@ void slu_commit_keep(slu_commit *c)
 void slu_commit_take_back(slu_commit *c)
 {
     end_save_point(c, rocksdb_writebatch_rollback_to_save_point);
+    c->late.len = c->late_saved;
 }
 
 size_t slu_commit_bytes(const slu_commit *c)
 {
     size_t n = 0;
     rocksdb_writebatch_data(c->batch, &n);
-    return n;
+    return n + c->late.len;
 }
 
 /* RocksDB takes no writes after a failed one (disk full, say) until it is opened again. Whether the failed
@@ -334,6 +371,7 @@ int slu_commit_write(slu_commit *c, slu_error *err)
     int rc = enter(s, err);
     if (rc)
         return rc;
+    take_late(c);
     rocksdb_writebatch_set_save_point(c->batch);
     sign(c);
     char *words = NULL;
@@ -356,6 +394,7 @@ void slu_commit_abandon(slu_commit *c)
     if (!c)
         return;
     rocksdb_writebatch_clear(c->batch);
+    slu_buf_free(&c->late);
     c->idle = true;
 }
 

@@ -10,6 +10,11 @@ struct slu_commit {
     rocksdb_writebatch_t *batch;
     slu_commit *next; /* all_commits of the store */
     bool idle;        /* abandoned: begin may hand it out again */
+    /* What was put while the database was closed, after an error that opening it again did not repair yet: a
+     * batch takes keys only with the handles of an open one. Each: family u8, whether it is a deletion u8,
+     * lengths u32 of key and value, key, value. */
+    slu_buf late;
+    size_t late_saved; /* its length at the save point */
 };
 
 struct slu_store {

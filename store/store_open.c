@@ -678,6 +678,7 @@ int slu_store_open(const slu_store_config *config, slu_store **sp, slu_error *er
 static void commit_free(slu_commit *c)
 {
     rocksdb_writebatch_destroy(c->batch);
+    slu_buf_free(&c->late);
     free(c);
 }
 
