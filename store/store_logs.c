@@ -166,13 +166,12 @@ int store_check_logs(const char *path, slu_error *err)
         rc = read_log(path, numbers[i], &s, err);
         if (rc || !s.any)
             continue;
-        if (before && s.first != next)
+        if (before && s.first < next)
             rc = slu_fail(err, SLU_ECORRUPT,
-                          "store %s: the log %06" PRIu64 ".log ends before entry %" PRIu64
-                          ", but the next one, "
-                          "%06" PRIu64 ".log, begins with %" PRIu64
-                          ": a log is damaged, cut short, missing or of another store; restore a backup "
-                          "(sluice-store restore; a scorer's store can be deleted)",
+                          "store %s: the log %06" PRIu64 ".log ends before entry %" PRIu64 ", but %06" PRIu64
+                          ".log begins with %" PRIu64
+                          " once more: one of them is of another store; restore a backup (sluice-store "
+                          "restore; a scorer's store can be deleted)",
                           path, before, next, numbers[i], s.first);
         before = numbers[i];
         next = s.next;

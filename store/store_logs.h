@@ -1,10 +1,11 @@
-/* store/store_logs.h - do a store's write-ahead logs follow one another without a hole? Inside the room.
+/* store/store_logs.h - are a store's write-ahead logs of one store? Inside the room.
  *
- * RocksDB checks each record, and the length of logs that it has noted in its MANIFEST; but a log that was
- * cut to nothing in the moment before that note, or one of another store, it takes: a hole, or commits that
- * never were. Every record names the sequence number that it begins with, so here each log has to begin where
- * the one before it ended. Reads the format of RocksDB's logs (blocks of 32 KiB; records with crc32c, length,
- * type), never writes. */
+ * Every record names the sequence number that it begins with, and the numbers of one store only go up. A log
+ * of another store beside them repeats numbers; Debian's RocksDB ends the process in an assertion over that,
+ * so it is looked for before anything is opened. A gap is no finding: RocksDB removes logs that it needs no
+ * more in any order, and a kill may leave some. Those that it needs it tracks itself, and what was
+ * acknowledged is counted (store_mark.h). Reads the format of RocksDB's logs (blocks of 32 KiB; records with
+ * crc32c, length, type), never writes. */
 #pragma once
 #include "base/error.h"
 
