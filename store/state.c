@@ -149,26 +149,35 @@ void slu_state_put_mark(slu_commit *c, const char *topic, int32_t partition, uin
     slu_state_put_u64(c, name, mark);
 }
 
+typedef struct counting_partitions {
+    size_t prefix; /* length of "offset/<topic>/" */
+    int32_t n;
+} counting_partitions;
+
 static bool note_partition(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
 {
     (void)value, (void)value_len;
-    int32_t *n = ctx, number = 0;
-    const char *digits = key;
-    size_t at = key_len;
-    while (at && digits[at - 1] != '/')
-        at--;
-    for (; at < key_len; at++)
-        number = number * 10 + (digits[at] - '0');
-    if (number + 1 > *n)
-        *n = number + 1;
+    counting_partitions *c = ctx;
+    const char *digits = (const char *)key + c->prefix;
+    size_t len = key_len - c->prefix;
+    int64_t number = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (digits[i] < '0' || digits[i] > '9' || number > INT32_MAX)
+            return true; /* of a name that goes on */
+        number = number * 10 + (digits[i] - '0');
+    }
+    if (len && number < INT32_MAX && number + 1 > c->n)
+        c->n = (int32_t)number + 1;
     return true;
 }
 
 int slu_state_partitions(slu_store *s, const char *topic, int32_t *n, slu_error *err)
 {
     char from[NAME], to[NAME];
-    *n = 0;
     snprintf(from, sizeof from, "offset/%.4096s/", topic);
     snprintf(to, sizeof to, "offset/%.4096s0", topic); /* '0' is what comes after '/' */
-    return slu_store_scan(s, SLU_FAMILY_META, from, strlen(from), to, strlen(to), note_partition, n, err);
+    counting_partitions c = {strlen(from), 0};
+    int rc = slu_store_scan(s, SLU_FAMILY_META, from, strlen(from), to, strlen(to), note_partition, &c, err);
+    *n = c.n;
+    return rc;
 }

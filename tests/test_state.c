@@ -93,6 +93,60 @@ START_TEST(test_damage)
 }
 END_TEST
 
+static void digest_after(slu_store *s, slu_commit *c, char out[33])
+{
+    slu_error err = SLU_ERROR_INIT;
+    sample_write(c);
+    ck_assert_int_eq(slu_store_digest(s, SLU_MODEL_FAMILIES, out, &err), 0);
+}
+
+/* A model is what it is at its offsets: one event more or less is another digest. A mark adds nothing to
+ * that, and stores of before there were any must compare. */
+START_TEST(test_offsets_are_in_the_digest)
+{
+    slu_store *s = sample_open();
+    char first[33], other[33], again[33], marked[33];
+    slu_commit *c = slu_commit_begin(s);
+    slu_state_put_offset(c, "clicks", 3, 700);
+    digest_after(s, c, first);
+    slu_state_put_offset(c, "clicks", 3, 701);
+    digest_after(s, c, other);
+    ck_assert_str_ne(first, other);
+    slu_state_put_offset(c, "clicks", 3, 700);
+    digest_after(s, c, again);
+    ck_assert_str_eq(first, again);
+    slu_state_put_mark(c, "clicks", 3, 99);
+    digest_after(s, c, marked);
+    ck_assert_str_eq(first, marked);
+    slu_commit_abandon(c);
+    slu_store_close(s);
+}
+END_TEST
+
+START_TEST(test_partitions_of_a_topic)
+{
+    slu_store *s = sample_open();
+    slu_error err = SLU_ERROR_INIT;
+    int32_t n = -1;
+    uint64_t mark = 1;
+    ck_assert(!slu_state_partitions(s, "clicks", &n, &err) && n == 0);
+    ck_assert(!slu_state_get_mark(s, "clicks", 9, &mark, &err) && mark == 0);
+    slu_commit *c = slu_commit_begin(s);
+    slu_state_put_offset(c, "clicks", 9, 1);
+    slu_state_put_offset(c, "clicks", 10, 1);
+    slu_state_put_offset(c, "click", 70, 1);
+    slu_state_put_offset(c, "clicks2", 80, 1);
+    slu_state_put_offset(c, "clicks/x", 90, 1); /* a file's path */
+    slu_state_put_mark(c, "clicks", 9, UINT64_MAX);
+    sample_write(c);
+    slu_commit_abandon(c);
+    ck_assert(!slu_state_get_mark(s, "clicks", 9, &mark, &err) && mark == UINT64_MAX);
+    ck_assert(!slu_state_partitions(s, "clicks", &n, &err));
+    ck_assert_int_eq(n, 11);
+    slu_store_close(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("state");
@@ -100,6 +154,8 @@ int main(void)
     tcase_add_checked_fixture(tc, sample_setup, sample_teardown);
     tcase_add_test(tc, test_round_trip);
     tcase_add_test(tc, test_damage);
+    tcase_add_test(tc, test_offsets_are_in_the_digest);
+    tcase_add_test(tc, test_partitions_of_a_topic);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
