@@ -417,6 +417,46 @@ START_TEST(test_a_topic_that_left_holds_nothing)
 }
 END_TEST
 
+/* More impressions wait than the cache holds, so steps find theirs in the store: that is no reason to commit
+ * after each of them. */
+START_TEST(test_a_full_cache_is_no_reason_to_commit)
+{
+    const char *sets[] = {"join.cache=1MiB"};
+    slu_options *o = sample_options(sets, 1);
+    life l = {.directory = sample_directory()};
+    begin(&l, o);
+    char id[16], step_id[16];
+    int64_t offset = 0;
+    for (int i = 0; i < 12000; i++) {
+        slu_value values[4];
+        slu_values fields[4];
+        snprintf(id, sizeof id, "i%d", i);
+        slu_event e = sample_impression(schema, id, T0 + i, "u", "p", values, fields);
+        slu_record r = {.kind = SLU_RECORD_EVENT, .offset = offset++, .event = &e};
+        OK(slu_pipeline_feed(l.pipeline, &partitions[0], &r, err));
+        if (slu_pipeline_commit_due(l.pipeline))
+            OK(slu_pipeline_commit(l.pipeline, err));
+    }
+    OK(slu_pipeline_commit(l.pipeline, err));
+    for (int i = 0; i < 20; i++) {
+        snprintf(id, sizeof id, "i%d", i);
+        snprintf(step_id, sizeof step_id, "e%d", i);
+        slu_event e = sample_step(step_id, id, 0, T0 + i + 5);
+        slu_record r = {.kind = SLU_RECORD_EVENT, .offset = offset++, .event = &e};
+        OK(slu_pipeline_feed(l.pipeline, &partitions[0], &r, err));
+        ck_assert(!slu_pipeline_commit_due(l.pipeline));
+    }
+    slu_pipeline_stats stats;
+    slu_pipeline_refresh(l.pipeline);
+    slu_pipeline_get_stats(l.pipeline, &stats);
+    ck_assert_uint_eq(stats.events.waiting, 12020);
+    ck_assert_uint_le(stats.commits, 20);
+    end(&l);
+    sample_remove(l.directory);
+    slu_options_free(o);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pipeline");
@@ -433,6 +473,7 @@ int main(void)
     tcase_add_test(c, test_another_policy_is_refused);
     tcase_add_test(c, test_smaller_batches);
     tcase_add_test(c, test_a_topic_that_left_holds_nothing);
+    tcase_add_test(c, test_a_full_cache_is_no_reason_to_commit);
     suite_add_tcase(s, c);
     return sample_run(s);
 }

@@ -277,7 +277,7 @@ static bool memory_wants_commit(const slu_pipeline *p)
     slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
     slu_join_table_get_stats(p->join_table, &join);
     return slu_row_table_pressure(slu_learner_rows(p->learner)) ||
-           join.cached_bytes > p->options->join.cache_bytes ||
+           join.dirty_bytes > p->options->join.cache_bytes / 4 * 3 || /* the rest can be evicted */
            rows.dirty_bytes + join.dirty_bytes > slu_memory_dirty_limit(&p->options->memory);
 }
 
