@@ -205,6 +205,7 @@ START_TEST(a_scorer_serves_no_stored_nonsense)
     } cases[] = {{SLU_FAMILY_ROWS, NULL, "not finite"}, {SLU_FAMILY_DENSE, "params", "no dense parameters"}};
     uint32_t served[8];
     options = sample_options(NULL, 0);
+    free(options->serving.store_path);
     options->serving.store_path = strdup("memory");
     schema = sample_schema(options);
     served_floats(options, schema, served);
