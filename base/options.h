@@ -171,6 +171,7 @@ typedef struct slu_publish_opts {
     uint64_t
         base_every_bytes; /* and after so many bytes of deltas (or the size of the last base, if larger) */
     uint32_t chunk_bytes; /* largest delta message */
+    uint64_t outbox_bytes; /* on disk, waiting for Kafka; more and training waits */
 } slu_publish_opts;
 
 typedef struct slu_serving_opts {

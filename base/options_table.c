@@ -385,6 +385,9 @@ static slu_opt table[] = {
          "A base snapshot comes at the latest after this wall time: new scorers start from it."),
     SIZE64("publish.base_every_bytes", O, publish.base_every_bytes, "1GiB", 64 * KIB, 16 * TIB,
            "And after so many bytes of deltas, or as many as the last base had, if that is more."),
+    SIZE64("publish.outbox", O, publish.outbox_bytes, "4GiB", MIB, 16 * TIB,
+           "Room on disk for deltas and dead letters that Kafka has not acknowledged yet. When it is full, reading "
+           "pauses until Kafka takes them."),
     SIZE32("publish.chunk", O, publish.chunk_bytes, "512KiB", 4 * KIB, 64 * MIB,
            "Largest delta message. The broker's message.max.bytes must allow it."),
 

@@ -161,11 +161,11 @@ static index_entry *index_find(const slu_join_table *t, slu_hash128 key, uint64_
     return &t->index[i];
 }
 
-static void index_grow(slu_join_table *t)
+static void index_resize(slu_join_table *t, uint64_t mask)
 {
     index_entry *old = t->index;
     uint64_t old_mask = t->mask;
-    t->mask = old_mask * 2 + 1;
+    t->mask = mask;
     t->index = calloc(t->mask + 1, sizeof *t->index);
     if (!t->index)
         abort();
@@ -184,7 +184,7 @@ static void index_put(slu_join_table *t, record *r)
 {
     uint64_t hash = hash_of(r->key);
     if ((t->entries + 1) * 5 > (t->mask + 1) * 3)
-        index_grow(t);
+        index_resize(t, t->mask * 2 + 1);
     *index_find(t, r->key, hash) = (index_entry){hash, r};
     t->entries++;
 }
@@ -518,6 +518,12 @@ void slu_join_table_committed(slu_join_table *t)
     }
     slu_timers_committed(t->timers);
     evict(t);
+    /* What one great commit needed is not kept for good: it counts against the cache. */
+    uint64_t mask = t->mask;
+    while (mask > FIRST_INDEX && t->entries * 10 < mask)
+        mask /= 2;
+    if (mask != t->mask)
+        index_resize(t, mask);
 }
 
 void slu_join_table_get_stats(const slu_join_table *t, slu_join_table_stats *out)

@@ -20,11 +20,18 @@ typedef struct channel {
     uint64_t flushed;
     size_t flushed_bytes;
     bool flush_open; /* flushed, not yet committed */
+    uint64_t sent;   /* handed out up to here; what is committed behind it waits in the store */
+    /* Sizes of (acked, sent], a ring by sequence: what an acknowledgement frees. */
+    uint32_t *sizes;
+    uint64_t mask;
 } channel;
 
 struct slu_outbox {
     slu_store *store;
     channel channels[SLU_CHANNELS];
+    uint64_t bytes; /* not acknowledged */
+    bool (*room)(void *ctx, slu_channel ch, size_t len);
+    void *room_ctx;
 };
 
 static const char *next_name(slu_channel ch)
@@ -78,6 +85,7 @@ static int open_channel(slu_outbox *o, slu_channel ch, slu_error *err)
         return slu_fail(err, SLU_ECORRUPT, "store %s: outbox holds a message that its counter does not know",
                         slu_store_path(o->store));
     c->acked = c->deleted = (first.any ? first.sequence : c->next) - 1;
+    c->sent = c->acked;
     c->pending_first = c->next;
     return 0;
 }
@@ -104,8 +112,10 @@ void slu_outbox_close(slu_outbox *o)
 {
     if (!o)
         return;
-    for (int ch = 0; ch < SLU_CHANNELS; ch++)
+    for (int ch = 0; ch < SLU_CHANNELS; ch++) {
         slu_buf_free(&o->channels[ch].pending);
+        free(o->channels[ch].sizes);
+    }
     free(o);
 }
 
@@ -120,6 +130,7 @@ uint64_t slu_outbox_add(slu_outbox *o, slu_channel ch, const void *message, size
     channel *c = channel_of(o, ch);
     slu_put_u64(&c->pending, len);
     slu_put_bytes(&c->pending, message, len);
+    o->bytes += len;
     return c->next++;
 }
 
@@ -159,14 +170,44 @@ int slu_outbox_flush(slu_outbox *o, slu_commit *commit)
 
 typedef void send_fn(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len);
 
-static void commit_channel(channel *c, slu_channel ch, send_fn *send, void *ctx)
+static void note_size(channel *c, size_t len)
 {
+    if (c->sent - c->acked > c->mask || !c->sizes) {
+        uint64_t mask = c->sizes ? 2 * c->mask + 1 : 1023;
+        uint32_t *sizes = malloc((mask + 1) * sizeof *sizes);
+        if (!sizes)
+            abort(); /* four bytes a message under way: the gate bounds them */
+        for (uint64_t s = c->acked + 1; s < c->sent; s++)
+            sizes[s & mask] = c->sizes[s & c->mask];
+        free(c->sizes);
+        c->sizes = sizes;
+        c->mask = mask;
+    }
+    c->sizes[c->sent & c->mask] = (uint32_t)len;
+}
+
+/* Hands out the message when it is its turn and there is room; else it stays in the store. */
+static bool hand_out(slu_outbox *o, slu_channel ch, uint64_t sequence, const void *p, size_t len,
+                     send_fn *send, void *ctx)
+{
+    channel *c = &o->channels[ch];
+    if (sequence != c->sent + 1 || (o->room && !o->room(o->room_ctx, ch, len)))
+        return false;
+    c->sent = sequence;
+    note_size(c, len);
+    if (send)
+        send(ctx, ch, sequence, p, len);
+    return true;
+}
+
+static void commit_channel(slu_outbox *o, slu_channel ch, send_fn *send, void *ctx)
+{
+    channel *c = &o->channels[ch];
     slu_reader r = slu_reader_of(c->pending.data, c->flushed_bytes);
     for (uint64_t i = 0; i < c->flushed; i++) {
         size_t len = (size_t)slu_get_u64(&r);
         const uint8_t *p = slu_get_bytes(&r, len);
-        if (send)
-            send(ctx, ch, c->pending_first + i, p, len);
+        hand_out(o, ch, c->pending_first + i, p, len, send, ctx);
     }
     /* Messages that were added after the flush wait for the next commit. */
     size_t rest = c->pending.len - c->flushed_bytes;
@@ -184,7 +225,7 @@ void slu_outbox_committed(slu_outbox *o, send_fn *send, void *ctx)
 {
     for (int ch = SLU_CHANNEL_DELTAS; ch < SLU_CHANNELS; ch++)
         if (o->channels[ch].flush_open)
-            commit_channel(&o->channels[ch], (slu_channel)ch, send, ctx);
+            commit_channel(o, (slu_channel)ch, send, ctx);
 }
 
 typedef struct recovering {
@@ -214,7 +255,8 @@ static bool recover_one(void *ctx, const void *key, size_t key_len, const void *
         return false;
     }
     r->expected[ch]++;
-    r->send(r->ctx, ch, sequence, value, value_len);
+    r->outbox->bytes += value_len;
+    hand_out(r->outbox, ch, sequence, value, value_len, r->send, r->ctx);
     return true;
 }
 
@@ -231,42 +273,62 @@ int slu_outbox_recover(slu_outbox *o, send_fn *send, void *ctx, slu_error *err)
     return rc ? rc : r.rc;
 }
 
-typedef struct sending {
-    recovering r;
-    uint64_t end; /* first that is not committed */
-} sending;
-
-static bool send_committed(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
-{
-    sending *g = ctx;
-    slu_channel ch;
-    uint64_t sequence;
-    if (parse_key(key, key_len, &ch, &sequence) && sequence >= g->end)
-        return false;
-    return recover_one(&g->r, key, key_len, value, value_len) && !g->r.rc;
-}
-
-int slu_outbox_send_again(slu_outbox *o, slu_channel ch, uint64_t sequence, send_fn *send, void *ctx,
-                          slu_error *err)
-{
-    channel *c = channel_of(o, ch);
-    sending g = {.r = {.outbox = o, .send = send, .ctx = ctx, .err = err}, .end = c->pending_first};
-    uint8_t from[KEY_BYTES], to = (uint8_t)(ch + 1);
-    g.r.expected[ch] = sequence;
-    make_key(from, ch, sequence);
-    int rc = slu_store_scan(o->store, SLU_FAMILY_OUTBOX, from, sizeof from, &to, 1, send_committed, &g, err);
-    if (!rc && !g.r.rc && g.r.expected[ch] < g.end)
-        rc = slu_fail(err, SLU_ECORRUPT, "store %s: outbox channel %d lacks message %llu",
-                      slu_store_path(o->store), (int)ch, (unsigned long long)g.r.expected[ch]);
-    return rc ? rc : g.r.rc;
-}
-
 void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence)
 {
     channel *c = channel_of(o, ch);
-    assert(sequence < c->pending_first); /* only what was sent can be acknowledged */
-    if (sequence > c->acked)
-        c->acked = sequence;
+    assert(sequence <= c->sent); /* only what was sent can be acknowledged */
+    while (c->acked < sequence) {
+        uint32_t len = c->sizes[++c->acked & c->mask];
+        o->bytes -= len < o->bytes ? len : o->bytes;
+    }
+}
+
+void slu_outbox_gate(slu_outbox *o, bool (*room)(void *ctx, slu_channel ch, size_t len), void *ctx)
+{
+    o->room = room;
+    o->room_ctx = ctx;
+}
+
+typedef struct pumping {
+    slu_outbox *outbox;
+    send_fn *send;
+    void *ctx;
+    slu_channel ch;
+    bool next; /* the next message was there, sent or not */
+} pumping;
+
+static bool pump_one(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    pumping *p = ctx;
+    slu_channel ch;
+    uint64_t sequence;
+    p->next = parse_key(key, key_len, &ch, &sequence) && ch == p->ch &&
+              sequence == p->outbox->channels[ch].sent + 1;
+    return p->next && hand_out(p->outbox, ch, sequence, value, value_len, p->send, p->ctx);
+}
+
+int slu_outbox_pump(slu_outbox *o, send_fn *send, void *ctx, slu_error *err)
+{
+    int rc = 0;
+    for (int ch = SLU_CHANNEL_DELTAS; !rc && ch < SLU_CHANNELS; ch++) {
+        channel *c = &o->channels[ch];
+        uint8_t from[KEY_BYTES], to[KEY_BYTES];
+        if (c->sent + 1 >= c->pending_first || (o->room && !o->room(o->room_ctx, (slu_channel)ch, 1)))
+            continue;
+        pumping p = {o, send, ctx, (slu_channel)ch, false};
+        make_key(from, (slu_channel)ch, c->sent + 1);
+        make_key(to, (slu_channel)ch, c->pending_first);
+        rc = slu_store_scan(o->store, SLU_FAMILY_OUTBOX, from, sizeof from, to, sizeof to, pump_one, &p, err);
+        if (!rc && !p.next)
+            rc = slu_fail(err, SLU_ECORRUPT, "store %s: outbox channel %d lacks message %llu",
+                          slu_store_path(o->store), ch, (unsigned long long)c->sent + 1);
+    }
+    return rc;
+}
+
+uint64_t slu_outbox_bytes(const slu_outbox *o)
+{
+    return o->bytes;
 }
 
 uint64_t slu_outbox_waiting(const slu_outbox *o, slu_channel ch)

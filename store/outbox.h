@@ -3,7 +3,10 @@
  * A message is written in the same commit as the state that it tells of, sent afterwards, and deleted in a
  * later commit once Kafka has acknowledged it. A crash in between sends it again: receivers know versions
  * (deltas) or the sequence number in the header "sluice-sequence" (dead letters). Sequences count up per
- * channel without gaps. @thread trainer */
+ * channel without gaps.
+ *
+ * With a gate (slu_outbox_gate) messages are handed out only while there is room for them; the others stay in
+ * the store, in no memory, until slu_outbox_pump finds room. @thread trainer */
 #pragma once
 #include "store/store.h"
 
@@ -27,13 +30,17 @@ int slu_outbox_recover(slu_outbox *o,
                        void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
                                     size_t len),
                        void *ctx, slu_error *err);
-/* Hands what is committed of |ch| from |sequence| on to |send| once more, read from the store: messages that
- * a send let pass by. Codes as slu_outbox_recover. */
-int slu_outbox_send_again(slu_outbox *o, slu_channel ch, uint64_t sequence,
-                          void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
-                                       size_t len),
-                          void *ctx, slu_error *err);
 /* Everything of |ch| up to and including |sequence| was acknowledged; only what was handed to |send| can be.
  */
 void slu_outbox_ack(slu_outbox *o, slu_channel ch, uint64_t sequence);
+/* |room| is asked before each message; NULL (the default): there always is. */
+void slu_outbox_gate(slu_outbox *o, bool (*room)(void *ctx, slu_channel ch, size_t len), void *ctx);
+/* Hands out what waits in the store, in order, as far as there is room. Cheap when nothing does. SLU_EIO,
+ * SLU_ECORRUPT. */
+int slu_outbox_pump(slu_outbox *o,
+                    void (*send)(void *ctx, slu_channel ch, uint64_t sequence, const void *message,
+                                 size_t len),
+                    void *ctx, slu_error *err);
+/* Bytes of all messages that are not yet acknowledged; exact after slu_outbox_recover. */
+uint64_t slu_outbox_bytes(const slu_outbox *o);
 uint64_t slu_outbox_waiting(const slu_outbox *o, slu_channel ch); /* messages not yet acknowledged */

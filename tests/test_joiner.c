@@ -110,7 +110,7 @@ static slu_dead_reason step(bench *b, const char *id, const char *of, uint32_t s
 
 static void advance(bench *b, int64_t watermark_us)
 {
-    OK(slu_joiner_advance(b->joiner, watermark_us, err));
+    OK(slu_joiner_advance(b->joiner, watermark_us, SLU_JOINER_ALL, err));
 }
 
 #define NO_WATERMARK INT64_MIN

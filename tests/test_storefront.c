@@ -148,7 +148,7 @@ static multiset joined(const slu_options *o, uint64_t *outside, int64_t *end_us)
         ck_assert_msg(r.dead == SLU_DEAD_NONE, "%s", r.message);
         slu_watermark_event(watermark, r.partition, r.event->time_us);
         int64_t now = slu_watermark_now(watermark);
-        OK(slu_joiner_advance(joiner, now, err));
+        OK(slu_joiner_advance(joiner, now, SLU_JOINER_ALL, err));
         slu_dead_reason why;
         if (r.event->kind == SLU_EVENT_IMPRESSION) {
             slu_encode(encoder, r.event->fields, x);
@@ -162,7 +162,7 @@ static multiset joined(const slu_options *o, uint64_t *outside, int64_t *end_us)
     }
     ck_assert_int_eq(rc, SLU_ECLOSED);
     *end_us = slu_watermark_newest(watermark);
-    OK(slu_joiner_advance(joiner, INT64_MAX, err));
+    OK(slu_joiner_advance(joiner, INT64_MAX, SLU_JOINER_ALL, err));
     ck_assert_uint_eq(slu_joiner_waiting(joiner), 0);
     source->ops->close(source);
     free(x);

@@ -23,7 +23,7 @@ struct slu_dashboard {
     slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *freshness;
     slu_metric *lag, *partitions, *watermark_behind, *event_behind, *version, *loss;
     slu_metric *rows, *rows_created, *rows_expired, *cache_bytes, *join_records, *join_timers, *outbox,
-        *pending;
+        *outbox_bytes, *paused, *pending;
     task_metrics tasks[2 * SLU_MAX_STEPS];
 
     pthread_mutex_t lock; /* of the view, for readers on other threads; only the owner writes */
@@ -112,6 +112,10 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
     d->join_timers = slu_gauge("sluice_trainer_join_timers", NULL, "Windows that are open.");
     d->outbox =
         slu_gauge("sluice_trainer_outbox", NULL, "Deltas and dead letters that Kafka has not acknowledged.");
+    d->outbox_bytes =
+        slu_gauge("sluice_trainer_outbox_bytes", NULL, "Their bytes on disk; bound publish.outbox.");
+    d->paused =
+        slu_gauge("sluice_trainer_paused", NULL, "1 while reading pauses because the outbox is full.");
     d->pending = slu_gauge("sluice_trainer_pending_samples", NULL, "Samples of the open batch.");
     register_tasks(d);
     return d;
@@ -207,6 +211,7 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         {d->join_records, (double)s.join_records},
         {d->join_timers, (double)s.join_timers},
         {d->outbox, (double)s.outbox_waiting},
+        {d->outbox_bytes, (double)slu_pipeline_outbox_bytes(p)},
         {d->pending, s.pending_samples},
     };
     for (size_t i = 0; i < sizeof mirrored / sizeof *mirrored; i++)
@@ -219,6 +224,11 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
     d->view.facts = *facts;
     remember(d);
     pthread_mutex_unlock(&d->lock);
+}
+
+void slu_dashboard_paused(slu_dashboard *d, bool paused)
+{
+    slu_metric_set(d->paused, paused);
 }
 
 void slu_dashboard_commit(slu_dashboard *d, double seconds, int64_t fresh_us)

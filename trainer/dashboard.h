@@ -23,6 +23,8 @@ void slu_dashboard_free(slu_dashboard *d);
 void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard_facts *facts);
 /* A commit took |seconds|; |fresh_us| is how old the newest event of it was, negative: it had none. */
 void slu_dashboard_commit(slu_dashboard *d, double seconds, int64_t fresh_us);
+/* Reading pauses, or goes on. */
+void slu_dashboard_paused(slu_dashboard *d, bool paused);
 /* One line: events and samples a second since the last line, lag, watermark, and a line per task. */
 void slu_dashboard_log(slu_dashboard *d);
 /* The body of the status page. @thread any */

@@ -502,9 +502,9 @@ static int close_window(slu_joiner *j, slu_hash128 key, impression *m, slu_error
     return rc ? rc : settle(j, key, (impression *)data, err);
 }
 
-int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, slu_error *err)
+int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, uint32_t most, slu_error *err)
 {
-    for (;;) {
+    for (uint32_t n = 0; n < most || most == SLU_JOINER_ALL; n++) {
         int64_t deadline;
         uint64_t sequence;
         slu_hash128 key;
@@ -524,6 +524,7 @@ int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, slu_error *err)
         if (rc)
             return rc;
     }
+    return 0;
 }
 
 int slu_joiner_predicted(slu_joiner *j, slu_hash128 key, const float *logits, slu_error *err)

@@ -52,8 +52,10 @@ int slu_joiner_impression(slu_joiner *j, const slu_event *event, const slu_encod
                           slu_dead_reason *why, slu_error *err);
 int slu_joiner_step(slu_joiner *j, const slu_event *event, int64_t watermark_us, slu_dead_reason *why,
                     slu_error *err);
-/* The watermark moved: closes windows, gives up on orphans. */
-int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, slu_error *err);
+/* The watermark moved: closes windows, gives up on orphans; |most| timers at a time, because each is memory
+ * until the next commit. What is left is due the next time; SLU_JOINER_ALL: all. */
+#define SLU_JOINER_ALL UINT32_MAX
+int slu_joiner_advance(slu_joiner *j, int64_t watermark_us, uint32_t most, slu_error *err);
 /* Keeps the prediction on arrival, (tasks) logits. */
 int slu_joiner_predicted(slu_joiner *j, slu_hash128 key, const float *logits, slu_error *err);
 

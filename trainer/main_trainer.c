@@ -42,7 +42,7 @@ typedef struct trainer {
     int64_t committed_us, mirrored_us, logged_us, base_us;
     int64_t base_began_us, base_next_us, base_worked_us, base_longest_us; /* of the base on its way */
     uint64_t base_bytes_before, deltas_before;
-    bool base_sent;
+    bool base_sent, paused;
     uint64_t base_bytes, bytes_at_base; /* size of the last base; deltas published by then */
     int64_t learned_through_us;         /* as of the last commit */
     uint64_t commits;
@@ -175,6 +175,7 @@ static int open_all(trainer *t, slu_error *err)
         .schema = t->schema,
         .store = t->store,
         .sink = &sink,
+        .room_for = slu_publisher_room_for,
         .deltas = t->options->publish.enabled,
         .order = true,
         .clock = &slu_system_clock,
@@ -268,7 +269,9 @@ static int commit(trainer *t, slu_error *err)
 static bool base_due(trainer *t)
 {
     const slu_publish_opts *p = &t->options->publish;
-    if (!p->enabled || slu_pipeline_base_going(t->pipeline))
+    /* A base waits for nobody, so it waits until there is room for it. */
+    if (!p->enabled || slu_pipeline_base_going(t->pipeline) ||
+        !slu_publisher_room_for(t->publisher, SLU_CHANNEL_DELTAS, p->chunk_bytes))
         return false;
     if (!t->base_sent) { /* the first one as soon as there is a model: scorers of another lineage wait for it
                           */
@@ -350,11 +353,44 @@ static int feed_next(trainer *t, int64_t now, slu_error *err)
     int64_t left_ms = (t->committed_us + t->options->training.commit_every_us - now) / 1000;
     int64_t longest_ms = slu_pipeline_base_going(t->pipeline) ? 1 : LONGEST_WAIT_MS;
     int wait_ms = left_ms < 0 ? 0 : left_ms > longest_ms ? (int)longest_ms : (int)left_ms;
-    int rc = slu_source_next(t->source, wait_ms, &record, err);
-    if (rc != 1)
+    bool due = t->source->ops->partitions(t->source) && slu_pipeline_more_due(t->pipeline);
+    int rc = slu_source_next(t->source, due ? 0 : wait_ms, &record, err);
+    if (rc < 0 || (rc == 0 && !due))
         return rc;
+    if (rc == 0) /* nothing comes, and windows are still to be closed: a record of our own lets them */
+        record = (slu_record){.kind = SLU_RECORD_FLUSH, .offset = -1};
     slu_partition part = t->source->ops->partition(t->source, record.partition);
     return slu_pipeline_feed(t->pipeline, &part, &record, err);
+}
+
+/* Kafka takes less than is published: what waits for it has a bound, and beyond it nothing new is read. */
+static bool paused(trainer *t)
+{
+    uint64_t bytes = slu_pipeline_outbox_bytes(t->pipeline), limit = t->options->publish.outbox_bytes;
+    bool pause = bytes > (t->paused ? limit / 4 * 3 : limit);
+    if (pause == t->paused)
+        return pause;
+    t->paused = pause;
+    slu_dashboard_paused(t->dashboard, pause);
+    if (pause)
+        SLU_WARN("trainer",
+                 "the outbox is full (publish.outbox); reading pauses until Kafka takes what waits",
+                 SLU_U64("bytes", bytes), SLU_U64("limit", limit));
+    else
+        SLU_INFO("trainer", "the outbox has room again; reading goes on", SLU_U64("bytes", bytes));
+    return pause;
+}
+
+/* One record, or a moment of waiting. */
+static int advance(trainer *t, int64_t now, slu_error *err)
+{
+    int rc = slu_pipeline_pump(t->pipeline, err);
+    if (rc)
+        return rc;
+    if (!paused(t))
+        return feed_next(t, now, err);
+    usleep(20000);
+    return slu_publisher_check(t->publisher, err);
 }
 
 static int loop(trainer *t, slu_error *err)
@@ -362,7 +398,7 @@ static int loop(trainer *t, slu_error *err)
     t->committed_us = t->base_us = t->logged_us = mono();
     while (!slu_stop_requested) {
         int64_t now = mono();
-        int rc = feed_next(t, now, err);
+        int rc = advance(t, now, err);
         if (rc < 0)
             return rc;
         if (slu_pipeline_commit_due(t->pipeline) ||

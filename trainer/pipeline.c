@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Part of what is learned: another number closes windows elsewhere. */
+enum { TIMERS_PER_RECORD = 2048 };
+
 /* ---- learning ---- */
 
 static int note_prediction(void *ctx, slu_hash128 key, const float *logits, slu_error *err)
@@ -138,8 +141,15 @@ static int advance(slu_pipeline *p, slu_error *err)
         rc = learn(p, err);
     int64_t watermark = slu_watermark_now(p->watermark);
     if (!rc && watermark != INT64_MIN)
-        rc = slu_joiner_advance(p->joiner, watermark, err);
+        rc = slu_joiner_advance(p->joiner, watermark, TIMERS_PER_RECORD, err);
     return rc;
+}
+
+bool slu_pipeline_more_due(const slu_pipeline *p)
+{
+    int64_t watermark = slu_watermark_now(p->watermark);
+    return watermark != INT64_MIN && slu_join_timer_count(p->join_table) &&
+           slu_join_timer_next(p->join_table) <= watermark;
 }
 
 /* Fills |event| from the record, or says why not. */
@@ -257,8 +267,10 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
     case SLU_RECORD_IDLE:
         slu_watermark_idle(p->watermark, r->partition);
         return advance(p, err);
-    case SLU_RECORD_FLUSH:
-        return learn(p, err);
+    case SLU_RECORD_FLUSH: {
+        int rc = learn(p, err);
+        return rc ? rc : advance(p, err);
+    }
     case SLU_RECORD_CLOCK:
         slu_watermark_clock(p->watermark, r->arrival_us);
         return 0;
@@ -277,7 +289,8 @@ static bool memory_wants_commit(const slu_pipeline *p)
     slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
     slu_join_table_get_stats(p->join_table, &join);
     return slu_row_table_pressure(slu_learner_rows(p->learner)) ||
-           join.dirty_bytes > p->options->join.cache_bytes / 4 * 3 || /* the rest can be evicted */
+           (join.cached_bytes > p->options->join.cache_bytes &&
+            join.dirty_bytes > p->options->join.cache_bytes / 4) ||
            rows.dirty_bytes + join.dirty_bytes > slu_memory_dirty_limit(&p->options->memory);
 }
 
@@ -291,7 +304,7 @@ int slu_pipeline_finish(slu_pipeline *p, slu_error *err)
 {
     int rc = learn(p, err); /* first, so that what is settled now has its prediction */
     if (!rc)
-        rc = slu_joiner_advance(p->joiner, INT64_MAX, err);
+        rc = slu_joiner_advance(p->joiner, INT64_MAX, SLU_JOINER_ALL, err);
     if (!rc)
         rc = learn(p, err);
     p->changed = true;

@@ -25,11 +25,14 @@ typedef struct slu_pipeline_config {
     const slu_options *options;
     const slu_schema *schema;
     slu_store *store;
-    const slu_sink *sink;   /* copied; takes dead letters and deltas; NULL: dead letters are only counted */
-    bool deltas;            /* build and publish model deltas; wants a sink */
-    bool order;             /* keep the order of records in the store, so that it can be repeated */
-    const slu_clock *clock; /* for committed_us in deltas and for metrics only */
-    int64_t eval_from_us;   /* progressive metrics count impressions from this event time on */
+    const slu_sink *sink; /* copied; takes dead letters and deltas; NULL: dead letters are only counted */
+    /* Whether the sink has room for a message now, with its ctx; NULL: always. What finds none stays in the
+     * store. */
+    bool (*room_for)(void *ctx, slu_channel ch, size_t len);
+    bool deltas;                     /* build and publish model deltas; wants a sink */
+    bool order;                      /* keep the order of records in the store, so that it can be repeated */
+    const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
+    int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
 } slu_pipeline_config;
 
@@ -43,6 +46,14 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
  * business. */
 bool slu_pipeline_commit_due(const slu_pipeline *p);
 int slu_pipeline_commit(slu_pipeline *p, slu_error *err);
+/* True when windows are due that the last record left open: one record closes some thousand at most, so that
+ * a leap of event time fits into memory, and the next records go on. Where none come the caller feeds
+ * SLU_RECORD_FLUSH. */
+bool slu_pipeline_more_due(const slu_pipeline *p);
+/* Hands to the sink what found no room before; cheap when there is nothing. Call often. */
+int slu_pipeline_pump(slu_pipeline *p, slu_error *err);
+/* Bytes in the outbox that nobody has acknowledged. */
+uint64_t slu_pipeline_outbox_bytes(const slu_pipeline *p);
 /* End of recorded files: closes all windows, learns what waits, commits. */
 int slu_pipeline_finish(slu_pipeline *p, slu_error *err);
 /* A base: the whole model for scorers that have none. It begins with a commit, whose model it is, and is then
@@ -86,8 +97,8 @@ typedef struct slu_pipeline_stats {
     uint64_t samples, batches, dense_steps, commits, version;
     int64_t watermark_us, newest_event_us, learned_through_us; /* the last by arrival clock */
     uint32_t pending_samples;
-    uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_cache_bytes, join_records, join_timers,
-        outbox_waiting;
+    uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_cache_bytes, join_records,
+        join_timers, outbox_waiting;
     double loss_mean; /* per sample, exponentially smoothed */
     uint32_t n_metrics;
     slu_metric_row metrics[2 * SLU_MAX_STEPS];

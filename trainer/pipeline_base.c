@@ -8,20 +8,20 @@ void slu_pipeline_count_rows(slu_pipeline *p)
         p->rows[i] = slu_row_table_served(slu_learner_rows(p->learner), i);
 }
 
-static void send_now(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
+void slu_pipeline_send(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
 {
     slu_pipeline *p = ctx;
     if (p->config.sink)
         p->sink.send(p->sink.ctx, ch, sequence, message, len);
 }
 
-void slu_pipeline_send(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len)
+/* The chunks of a base come one after the other, so deltas wait in the store until it is out. */
+bool slu_pipeline_room(void *ctx, slu_channel ch, size_t len)
 {
     slu_pipeline *p = ctx;
-    if (ch != SLU_CHANNEL_DELTAS || !p->base)
-        send_now(p, ch, sequence, message, len);
-    else if (!p->held_from)
-        p->held_from = sequence;
+    if (ch == SLU_CHANNEL_DELTAS && p->base)
+        return false;
+    return !p->config.room_for || p->config.room_for(p->sink.ctx, ch, len);
 }
 
 bool slu_pipeline_base_going(const slu_pipeline *p)
@@ -60,11 +60,9 @@ static void send_base(void *ctx, const void *message, size_t len)
 
 int slu_pipeline_base_abandon(slu_pipeline *p, slu_error *err)
 {
-    uint64_t from = p->held_from;
     slu_base_close(p->base);
     p->base = NULL;
-    p->held_from = 0;
-    return from ? slu_outbox_send_again(p->outbox, SLU_CHANNEL_DELTAS, from, send_now, p, err) : 0;
+    return slu_outbox_pump(p->outbox, slu_pipeline_send, p, err);
 }
 
 static int next_piece(slu_pipeline *p, slu_error *err)

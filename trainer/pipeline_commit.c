@@ -184,6 +184,7 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
                                 slu_options_fingerprint(p->options), &p->order, err);
     if (!rc && p->config.deltas)
         rc = new_builder(p, err);
+    slu_outbox_gate(p->outbox, slu_pipeline_room, p);
     if (!rc)
         rc = slu_outbox_recover(p->outbox, slu_pipeline_send, p, err);
     return rc;
@@ -337,6 +338,16 @@ int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
         p->metrics_at_us = now;
     slu_pipeline_refresh_stats(p, metrics);
     return 0;
+}
+
+int slu_pipeline_pump(slu_pipeline *p, slu_error *err)
+{
+    return slu_outbox_pump(p->outbox, slu_pipeline_send, p, err);
+}
+
+uint64_t slu_pipeline_outbox_bytes(const slu_pipeline *p)
+{
+    return slu_outbox_bytes(p->outbox);
 }
 
 int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err)

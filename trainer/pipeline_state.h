@@ -45,10 +45,7 @@ struct slu_pipeline {
     bool changed; /* since the last commit */
     uint64_t events_since_commit;
 
-    /* A base on its way; NULL: none. Deltas behind it wait in the outbox from |held_from| on; 0: none waits.
-     */
-    slu_base *base;
-    uint64_t held_from;
+    slu_base *base; /* on its way; NULL: none. Deltas behind it wait in the outbox, see slu_pipeline_room */
 
     /* Arrival clock (broker time), for freshness. */
     int64_t newest_arrival_us, learned_through_us;
@@ -70,5 +67,6 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics);
 /* For the deltas and bases of the version at hand. */
 slu_delta_head slu_pipeline_head(const slu_pipeline *p, bool base);
 void slu_pipeline_count_rows(slu_pipeline *p); /* into p->rows, after a flush */
-/* Sends a message of the outbox, or lets it wait for the base that goes before it. |ctx|: the pipeline. */
+/* Whether a message of the outbox may be sent now, and sending it. |ctx|: the pipeline. */
+bool slu_pipeline_room(void *ctx, slu_channel ch, size_t len);
 void slu_pipeline_send(void *ctx, slu_channel ch, uint64_t sequence, const void *message, size_t len);

@@ -30,6 +30,7 @@ struct slu_publisher {
     acks acks[SLU_CHANNELS];
     uint64_t delta_bytes, base_bytes;
     uint64_t base_on_way; /* bytes that were not acknowledged */
+    uint64_t under_way;   /* bytes in librdkafka */
     slu_kafka_trouble trouble;
     slu_error failed; /* what ended publishing for good; code 0: nothing did */
     slu_metric *messages[SLU_CHANNELS], *bytes[SLU_CHANNELS];
@@ -76,6 +77,7 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaqu
     uint64_t tag = (uint64_t)(uintptr_t)m->_private;
     if (!(tag >> CHANNEL_SHIFT))
         p->base_on_way -= m->len;
+    p->under_way -= m->len < p->under_way ? m->len : p->under_way;
     if (!m->err) {
         if (tag >> CHANNEL_SHIFT)
             acks_done(&p->acks[tag >> CHANNEL_SHIFT], tag & ((1ULL << CHANNEL_SHIFT) - 1));
@@ -261,6 +263,7 @@ static bool enqueue(slu_publisher *p, int topic, uint64_t tag, const void *messa
     while (!p->failed.code) {
         rd_kafka_resp_err_t e = produce(p, topic, tag, message, len, headers);
         if (e == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            p->under_way += len;
             rd_kafka_poll(p->rk, 0);
             return true;
         }
@@ -290,6 +293,18 @@ static void count(slu_publisher *p, int kind, size_t len)
 {
     slu_metric_add(p->messages[kind], 1);
     slu_metric_add(p->bytes[kind], (double)len);
+}
+
+bool slu_publisher_room_for(void *ctx, slu_channel ch, size_t len)
+{
+    slu_publisher *p = ctx;
+    if (!p->rk || !p->topics[ch])
+        return true;
+    rd_kafka_poll(p->rk, 0);
+    /* A part of the queue stays free for bases, which have no other place to wait. */
+    uint64_t room = p->options->memory.bytes[SLU_MEM_PUBLISH] / 8 * 3;
+    return !p->under_way ||
+           (p->under_way + len <= room && (uint64_t)rd_kafka_outq_len(p->rk) < room / 1024 + 1);
 }
 
 void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, const void *message, size_t len)

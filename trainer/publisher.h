@@ -16,8 +16,11 @@ typedef struct slu_publisher slu_publisher;
  * (NULL: nowhere, they are still counted). */
 int slu_publisher_open(const slu_options *options, bool with_kafka, const char *dead_letter_path,
                        slu_publisher **pp, slu_error *err);
-/* The message is copied. Waits only when publish queues are full (64 MiB unless rdkafka's queue limits say
- * otherwise), and not when the process is to stop: the outbox has it. */
+/* Whether a message of |len| bytes can be sent without waiting: what Kafka has not acknowledged stays within
+ * the publish share of the memory plan. For slu_pipeline_config.room_for, |p| being the slu_publisher. */
+bool slu_publisher_room_for(void *p, slu_channel ch, size_t len);
+/* The message is copied. Waits only when publish queues are full, which slu_publisher_room_for tells before,
+ * and not when the process is to stop: the outbox has it. */
 void slu_publisher_send(slu_publisher *p, slu_channel ch, uint64_t sequence, const void *message, size_t len);
 /* Serves callbacks; returns the highest sequence of |ch| up to which everything was acknowledged, 0 none. */
 uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch);

@@ -275,7 +275,7 @@ def main():
     p.add_argument("--build", required=True)
     p.add_argument("--seconds", type=int, default=1800)
     p.add_argument("--memory", type=int, default=256, help="MiB of the trainer")
-    p.add_argument("--scorer", type=int, default=256, help="MiB of the scorer")
+    p.add_argument("--scorer", type=int, default=1024, help="MiB of the scorer")
     p.add_argument("--cache", type=int, default=8, help="MiB of the trainer's row cache")
     p.add_argument("--times", type=float, default=20, help="how many caches the table has to be at the end")
     p.add_argument("--burst", type=int, default=200000, help="events")
