@@ -69,8 +69,8 @@ void slu_kafka_prove_again(slu_kafka_source *s)
     for (uint32_t i = 0; i < s->n; i++) {
         slu_kafka_partition *p = &s->parts[i];
         int64_t from = slu_kafka_proof_begin(&p->at);
-        if (from >= 0)
-            seek(s, p, from);
+        /* Also one of which nothing was used yet: its messages were in the batch, too. */
+        seek(s, p, from >= 0 ? from : RD_KAFKA_OFFSET_BEGINNING);
     }
 }
 
