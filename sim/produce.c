@@ -213,13 +213,6 @@ int slu_sim_produce(int argc, char **argv)
         tidy(&r, &cli);
         return failed != 0;
     }
-    if (file) {
-        int rc = record(&x, r.schema, file, &err);
-        if (rc)
-            fprintf(stderr, "%s: %s\n", p, err.message);
-        tidy(&r, &cli);
-        return rc != 0;
-    }
     int rc = start(&r, &cli, &t, &err);
     if (!rc)
         rc = produce(&r, &x, &bad, &c, &err);
