@@ -197,7 +197,7 @@ static int open_all(trainer *t, slu_error *err)
     };
     if (!rc)
         rc = slu_keeper_start(&keeper, &t->keeper, err);
-    return rc ? rc : start_admin(t, err);
+    return rc;
 }
 
 /* What is durable first; Kafka's handles last, because closing them may wait for a broker that is gone. */
@@ -473,10 +473,17 @@ static int run(trainer *t, slu_error *err)
     int rc = open_all(t, err);
     if (rc)
         return rc;
-    log_start(t);
     t->memory = slu_memory_watch_new(&t->options->memory);
     if (!t->memory)
         return slu_fail(err, SLU_ENOMEM, "out of memory");
+    /* The page must never show an empty store, not even before the first turn of the loop: whoever reads it
+     * then would see counters fall to zero. */
+    t->logged_us = mono();
+    mirror(t, mono());
+    rc = start_admin(t, err);
+    if (rc)
+        return rc;
+    log_start(t);
     slu_daemon_notify("READY=1");
     rc = loop(t, err);
     if (rc == 0 || rc == SLU_EKAFKA) { /* a model that is sound is committed, whatever became of Kafka */
