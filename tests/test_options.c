@@ -62,7 +62,7 @@ START_TEST(test_defaults)
     ck_assert_int_eq(o->optimizer.wide, SLU_WIDE_FTRL);
     ck_assert_int_eq(o->training.label_policy, SLU_POLICY_FNW);
     ck_assert_uint_eq(o->training.batch_size, 256);
-    ck_assert_int_eq(o->training.commit_every_us, 500000);
+    ck_assert_int_eq(o->training.commit_every_us, 250000);
     ck_assert_int_eq(o->join.orphan_wait_us, 3600000000LL);
     ck_assert_uint_eq(o->kafka.n_topics, 1);
     ck_assert_ptr_null(o->kafka.dead_letter_topic);
