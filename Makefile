@@ -92,6 +92,9 @@ bench-serve: build ## Scoring over gRPC by h2load: throughput, latency, and what
 	@deploy/deps.sh bench
 	@BUILD='$(BUILD)' python3 bench/serve.py
 
+bench-path: build ## From a topic's bytes to trained and committed against the bare step, table in the row cache and ten times as large; CHECK=1
+	@BUILD='$(BUILD)' python3 bench/path.py
+
 bench-fresh: build ## From an event to the first score that reflects it, by commit interval; CHECK=1
 	@BUILD='$(BUILD)' python3 bench/fresh.py
 

@@ -42,9 +42,9 @@ def h2load(scorer, body, seconds, rate=None, streams=4):
 def in_process(candidates):
     """Requests a second of the Score handler alone, from the figures of `make bench-score`; None: not measured."""
     try:
-        figures = json.load(open(os.path.join(BUILD, "bench/score.json")))
-        return next(1e6 / c["request_us"] for c in figures["cases"] if c["candidates"] == candidates)
-    except (OSError, KeyError, StopIteration, ValueError):
+        with open(os.path.join(BUILD, "bench/score.json")) as f:
+            return 1e6 / json.load(f)["figures"]["us"]["sluice"][str(candidates)]
+    except (OSError, KeyError, ValueError):
         return None
 
 

@@ -1,6 +1,6 @@
 """bench/system.py: the running system under a benchmark: a real broker, trainer, scorer, and what they say of themselves.
 
-Used by serve.py, fresh.py and scale.py. Everything lives in a temporary folder and ends with the `with` block."""
+Used by serve.py, path.py, fresh.py and scale.py. Everything lives in a temporary folder and ends with the `with` block."""
 import json
 import os
 import re
