@@ -28,11 +28,14 @@ static void leave(slu_store *s)
 int slu_store_get(slu_store *s, slu_family f, const void *key, size_t key_len, slu_buf *out, slu_error *err)
 {
     slu_buf_clear(out);
-    if (!s->families[f])
-        return SLU_ENOTFOUND;
     int rc = enter(s, err);
     if (rc)
         return rc;
+    if (!s->families[f]) { /* looked at inside: a closed database has no handles either, and that is no "not
+                              found" */
+        leave(s);
+        return SLU_ENOTFOUND;
+    }
     char *words = NULL;
     rocksdb_pinnableslice_t *slice =
         rocksdb_get_pinned_cf(s->db, s->read, s->families[f], key, key_len, &words);
@@ -249,7 +252,9 @@ static void put_late(slu_commit *c, slu_family f, const void *key, size_t key_le
 /* The database is open again. */
 static void take_late(slu_commit *c)
 {
-    slu_reader r = slu_reader_of(c->late.data, c->late.len);
+    slu_buf late = c->late;
+    c->late = (slu_buf)SLU_BUF_INIT; /* so that what is put goes into the batch */
+    slu_reader r = slu_reader_of(late.data, late.len);
     while (slu_reader_left(&r)) {
         uint8_t f = slu_get_u8(&r), deletion = slu_get_u8(&r);
         uint32_t key_len = slu_get_u32(&r), value_len = slu_get_u32(&r);
@@ -260,26 +265,33 @@ static void take_late(slu_commit *c)
         else
             slu_commit_put(c, (slu_family)f, key, key_len, value, value_len);
     }
-    slu_buf_free(&c->late);
+    slu_buf_free(&late);
+}
+
+/* Behind what is late everything is late, also when another commit has opened the database again meanwhile:
+ * of two values of a key the later one counts. */
+static bool is_late(const slu_commit *c, slu_family f)
+{
+    return c->late.len || !c->store->families[f];
 }
 
 void slu_commit_put(slu_commit *c, slu_family f, const void *key, size_t key_len, const void *value,
                     size_t value_len)
 {
     assert(!c->idle);
-    if (c->store->families[f])
-        rocksdb_writebatch_put_cf(c->batch, c->store->families[f], key, key_len, value, value_len);
-    else
+    if (is_late(c, f))
         put_late(c, f, key, key_len, value, value_len, false);
+    else
+        rocksdb_writebatch_put_cf(c->batch, c->store->families[f], key, key_len, value, value_len);
 }
 
 void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_len)
 {
     assert(!c->idle);
-    if (c->store->families[f])
-        rocksdb_writebatch_delete_cf(c->batch, c->store->families[f], key, key_len);
-    else
+    if (is_late(c, f))
         put_late(c, f, key, key_len, NULL, 0, true);
+    else
+        rocksdb_writebatch_delete_cf(c->batch, c->store->families[f], key, key_len);
 }
 
 void slu_commit_save(slu_commit *c)
@@ -469,9 +481,9 @@ int slu_store_checkpoint(slu_store *s, const char *path, slu_error *err)
 uint64_t slu_store_estimate_keys(slu_store *s, slu_family f)
 {
     uint64_t n = 0;
-    if (!s->families[f] || enter(s, NULL))
+    if (enter(s, NULL))
         return 0;
-    if (rocksdb_property_int_cf(s->db, s->families[f], "rocksdb.estimate-num-keys", &n))
+    if (!s->families[f] || rocksdb_property_int_cf(s->db, s->families[f], "rocksdb.estimate-num-keys", &n))
         n = 0;
     leave(s);
     return n;

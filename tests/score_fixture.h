@@ -8,6 +8,7 @@
 #include "tests/feature_sample.h"
 #include <check.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,7 +29,7 @@ typedef struct score_fixture {
 static inline int64_t fixture_now(void *ctx)
 {
     score_fixture *f = ctx;
-    return f->now_us += f->step_us;
+    return atomic_fetch_add(&f->now_us, f->step_us) + f->step_us;
 }
 
 static inline void fixture_begin(score_fixture *f, const slu_options *options)
