@@ -1,6 +1,7 @@
 /* The pipeline as a pure function of its records: a random stream with disorder, duplicates, orphans, late
  * and broken events is fed under different histories (commits here and there, crashes that lose what was not
  * committed), and must always end in the same bytes. */
+#include "store/row_table.h"
 #include "tests/pipeline_sample.h"
 #include "trainer/oracle.h"
 #include "trainer/pipeline.h"
@@ -457,6 +458,91 @@ START_TEST(test_a_full_cache_is_no_reason_to_commit)
 }
 END_TEST
 
+typedef struct seen_rows {
+    uint32_t users, most;
+} seen_rows;
+
+static bool see_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen, bool admitted,
+                    const float *v, uint32_t floats)
+{
+    (void)id, (void)last_seen, (void)admitted, (void)v, (void)floats;
+    seen_rows *seen = ctx;
+    if (!strcmp(slu_schema_table(schema, table)->name, "user")) {
+        seen->users++;
+        seen->most = count > seen->most ? count : seen->most;
+    }
+    return true;
+}
+
+static seen_rows users_stored(life *l)
+{
+    seen_rows seen = {0};
+    OK(slu_pipeline_commit(l->pipeline, err));
+    OK(slu_row_table_scan(l->store, see_row, &seen, err));
+    return seen;
+}
+
+static void feed_event(life *l, const slu_event *e, int64_t offset)
+{
+    slu_record r = {.kind = SLU_RECORD_EVENT, .offset = offset, .event = e};
+    OK(slu_pipeline_feed(l->pipeline, &partitions[0], &r, err));
+}
+
+/* A label that comes when the user's row has expired is learned by what is left of its impression, and brings
+ * no row back; a restart in between changes nothing about that, and seen again the user is new. */
+START_TEST(test_a_late_label_does_not_revive_a_row)
+{
+    slu_options *o = sample_options((const char *[]){"features.user.ttl=5m", "training.batch_size=1"}, 2);
+    slu_schema *keep = schema;
+    schema = sample_schema(o);
+    life l = {.directory = sample_directory()};
+    begin(&l, o);
+    slu_value values[4];
+    slu_values fields[4];
+    slu_event first = sample_impression(schema, "a", T0, "gone", "p", values, fields);
+    feed_event(&l, &first, 0);
+    ck_assert_uint_eq(users_stored(&l).users, 1);
+    for (int i = 0; i < 2; i++) { /* event time passes the row's end; the second batch sees it */
+        slu_event other =
+            sample_impression(schema, i ? "c" : "b", T0 + (6 + i) * MINUTE, "other", "p", values, fields);
+        feed_event(&l, &other, 1 + i);
+    }
+    slu_pipeline_stats s;
+    slu_pipeline_refresh(l.pipeline);
+    slu_pipeline_get_stats(l.pipeline, &s);
+    ck_assert_uint_eq(s.rows_expired, 1);
+    uint64_t samples = s.samples;
+    for (int restart = _i; restart-- > 0;) {
+        users_stored(&l);
+        end(&l);
+        begin(&l, o);
+        samples = 0;
+    }
+    slu_event click = sample_step("k", "a", 0, T0 + 8 * MINUTE);
+    feed_event(&l, &click, 3);
+    slu_pipeline_refresh(l.pipeline);
+    slu_pipeline_get_stats(l.pipeline, &s);
+    ck_assert_uint_gt(s.samples, samples); /* it was learned */
+    ck_assert_uint_eq(s.events.dead, 0);
+    seen_rows seen = users_stored(&l);
+    ck_assert_uint_eq(seen.users, 1);
+    ck_assert_uint_eq(seen.most, 2); /* "other" */
+    slu_event again = sample_impression(schema, "d", T0 + 9 * MINUTE, "gone", "p", values, fields);
+    for (int i = 0; i < 3; i++) {
+        again.id = again.impression_id = sample_span(i == 0 ? "d" : i == 1 ? "e" : "f");
+        feed_event(&l, &again, 4 + i);
+    }
+    seen = users_stored(&l);
+    ck_assert_uint_eq(seen.users, 2);
+    ck_assert_uint_eq(seen.most, 3); /* "gone", counted anew */
+    end(&l);
+    sample_remove(l.directory);
+    slu_schema_free(schema);
+    schema = keep;
+    slu_options_free(o);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pipeline");
@@ -474,6 +560,7 @@ int main(void)
     tcase_add_test(c, test_smaller_batches);
     tcase_add_test(c, test_a_topic_that_left_holds_nothing);
     tcase_add_test(c, test_a_full_cache_is_no_reason_to_commit);
+    tcase_add_loop_test(c, test_a_late_label_does_not_revive_a_row, 0, 2);
     suite_add_tcase(s, c);
     return sample_run(s);
 }

@@ -1,8 +1,12 @@
 #!/bin/bash
 # The order of a live run is in its store: with four partitions a topic, two SIGKILLs and a clean stop, sluice-replay
-# rebuilds the model from the topics, bit for bit, up to the last version and up to an earlier one; what cannot be
-# rebuilt any more is refused.
+# rebuilds the model from the topics, bit for bit, up to the last version and up to an earlier one, though rows expire all
+# the time; what cannot be rebuilt any more is refused.
 source "$(dirname "$0")/lib.sh"
+# Rows that nobody has asked for in a second of event time go.
+sed 's/dimension: 4}/dimension: 4, ttl: 1s}/' "$config" >"$work/config.yaml"
+config=$work/config.yaml
+grep -q "ttl: 1s" "$config" || fail "no ttl in the config"
 replay=$SLU_BUILD/bin/sluice-replay
 store=$SLU_BUILD/bin/sluice-store
 
@@ -57,6 +61,9 @@ sleep 3 # partitions fall silent, the last samples are learned: that is part of 
 say "beside the live trainer"
 run_replay --from-store "$work/store" || fail "the replay beside the trainer: $(tail -3 "$work/replay.log")"
 expect "events replayed" "$(reported received)" "$total"
+expired=$(metric sluice_trainer_rows_expired_total)
+[ "$expired" -gt 50 ] || fail "only $expired rows have expired"
+say "$expired rows expired in the last life"
 
 stop_trainer
 late=$("$store" digest --store "$work/store")
