@@ -101,6 +101,7 @@ typedef struct slu_optimizer_opts {
 typedef struct slu_training_opts {
     slu_label_policy label_policy;
     uint32_t batch_size;
+    uint32_t threads; /* that a step is computed with */
     int64_t max_batch_delay_us; /* event time from a batch's first sample to its closing */
     uint32_t dense_every;       /* samples gathered before a step of the dense parameters */
     int64_t commit_every_us;    /* wall time between commits of a live run */

@@ -257,6 +257,10 @@ static slu_opt table[] = {
            .flags = OPT_LEARNED),
     U32("training.batch_size", O, training.batch_size, "256", 1, 65536, "Samples at which a batch closes.",
         .flags = OPT_LEARNED),
+    U32("training.threads", O, training.threads, "1", 1, 64,
+        "Threads that a step's products are computed with, at most one per core that is free. The model is "
+        "the "
+        "same, bit for bit, with any number of them."),
     TIME("training.max_batch_delay", O, training.max_batch_delay_us, "250ms", 0, DAY,
          "Event time after which a batch closes although it is not full. Rows learn with every batch.",
          .flags = OPT_LEARNED),
@@ -280,11 +284,14 @@ static slu_opt table[] = {
            "counts it.",
            .flags = OPT_LEARNED),
 
-    SIZE64("training.memory", O, training.memory_bytes, "0", 0, 16 * TIB,
-           "Limit of the trainer's memory. `store.cache`, `join.cache`, `store.block_cache` where they are not "
-           "written, RocksDB's write buffers, what may change between commits and the queues from and to Kafka get "
-           "their shares of it; `started` and `sluice_trainer_memory_plan_bytes` show them. 0: as large as the sum "
-           "of the parts."),
+    SIZE64(
+        "training.memory", O, training.memory_bytes, "0", 0, 16 * TIB,
+        "Limit of the trainer's memory. `store.cache`, `join.cache`, `store.block_cache` where they are not "
+        "written, RocksDB's write buffers, what may change between commits and the queues from and to Kafka "
+        "get "
+        "their shares of it; `started` and `sluice_trainer_memory_plan_bytes` show them. 0: as large as the "
+        "sum "
+        "of the parts."),
 
     SECTION("join", "How steps find their impression."),
     TIME("join.allowed_lateness", O, join.allowed_lateness_us, "1m", 0, 30 * DAY,
@@ -306,7 +313,8 @@ static slu_opt table[] = {
          "is none: it arrived when it was written. 0s: every partition holds.",
          .flags = OPT_LEARNED),
     SIZE64("join.cache", O, join.cache_bytes, "256MiB", MIB, 16 * TIB,
-           "Join state kept in memory; the rest is on disk. With `training.memory` a share of that, unless written."),
+           "Join state kept in memory; the rest is on disk. With `training.memory` a share of that, unless "
+           "written."),
 
     SECTION("kafka", "Where events come from and model updates go."),
     STRING("kafka.brokers", OPT_TEXT, O, kafka.brokers, "127.0.0.1:9092",
@@ -386,7 +394,8 @@ static slu_opt table[] = {
     SIZE64("publish.base_every_bytes", O, publish.base_every_bytes, "1GiB", 64 * KIB, 16 * TIB,
            "And after so many bytes of deltas, or as many as the last base had, if that is more."),
     SIZE64("publish.outbox", O, publish.outbox_bytes, "4GiB", MIB, 16 * TIB,
-           "Room on disk for deltas and dead letters that Kafka has not acknowledged yet. When it is full, reading "
+           "Room on disk for deltas and dead letters that Kafka has not acknowledged yet. When it is full, "
+           "reading "
            "pauses until Kafka takes them."),
     SIZE32("publish.chunk", O, publish.chunk_bytes, "512KiB", 4 * KIB, 64 * MIB,
            "Largest delta message. The broker's message.max.bytes must allow it."),

@@ -56,6 +56,7 @@ def contenders(data):
     if not QUICK:
         yield "twin bf16 autocast, 1 core", twin(data, 1, "--precision", "bf16"), 1, "bf16"
         yield "twin fp32 compiled, 1 core", twin(data, 1, "--compile"), 1, "fp32"
+        yield "sluice, 2 cores", own + ["training.threads=2"], 2, "fp32"
         yield "twin fp32, 2 cores", twin(data, 2), 2, "fp32"
 
 
@@ -69,7 +70,7 @@ def check_losses(name, precision, losses, reference):
 def compare(distribution):
     data = os.path.join(FOLDER, f"train-{distribution}.bin")
     subprocess.run([TOOL, "make", distribution, os.environ.get("SEED", "1"), str(WARM + TIMED), data], cwd=ROOT, check=True)
-    times, floors, losses, differs, failed = {}, [], None, {}, {}
+    times, floors, losses, own, differs, failed = {}, [], None, None, {}, {}
     for _ in range(ROUNDS):
         floors.append(need([TOOL, "floor", "1"]))
         for name, command, threads, precision in contenders(data):
@@ -79,6 +80,10 @@ def compare(distribution):
             if result is None:
                 failed[name] = why
                 continue
+            if name.startswith("sluice"):
+                own = own or result["losses"]
+                if result["losses"] != own:
+                    sys.exit(f"bench-train: {name}: other losses than with one thread")
             times.setdefault(name, []).append(result["cpu_ms" if threads == 1 else "wall_ms"])
             losses = losses or result["losses"]
             differs[name] = check_losses(name, precision, result["losses"], losses)
@@ -99,6 +104,9 @@ def main():
         print(f"{'':34}{'ms a step':>10}{'samples/s':>11}{'of sluice':>11}{'loss differs':>14}")
         for name, ms in times.items():
             print(f"{name:34}{ms:10.2f}{BATCH / ms * 1e3:11.0f}{own / ms:10.2f}x{differs[name]:14.1e}")
+        if "sluice, 2 cores" in times:
+            print("two cores, wall time: sluice is %.2f times as fast as its twin" % (times["twin fp32, 2 cores"] / times["sluice, 2 cores"])
+                  if "twin fp32, 2 cores" in times else "two cores: the twin did not run")
         for name, why in failed.items():
             print(f"{name:34}  does not run here: {why}")
         print(f"{'floor: products ' + format(floor['gflop'], '.2f') + ' GFLOP':34}{floor['products_ms']:10.2f}")

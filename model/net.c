@@ -283,21 +283,33 @@ struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_
     return &w->shared;
 }
 
+void slu_workspace_parallel(slu_workspace *w, const slu_parallel *p)
+{
+    w->parallel = p;
+}
+
 /* ---- packed weights ---- */
 
-static void pack_steps(const slu_graph *g, const float *params, float *packed, bool backward)
+typedef struct packing {
+    const slu_graph *g;
+    const float *params;
+    float *packed;
+    uint32_t forms; /* of each step: 1 forward, 2 also backward */
+} packing;
+
+static void pack_piece(void *ctx, uint32_t piece)
 {
-    for (uint32_t i = 0; i < g->n_steps; i++) {
-        const slu_step *s = &g->steps[i];
-        if (s->op != SLU_OP_DENSE)
-            continue;
-        const slu_node *first = &g->nodes[g->members[s->first]];
-        uint32_t K = slu_graph_input_of(g, first, 0)->width;
-        if (s->forward != SLU_NO_PARAM)
-            slu_weights_pack_forward(packed + s->forward, params + first->weight, K, s->width);
-        if (backward && s->backward != SLU_NO_PARAM)
-            slu_weights_pack_backward(packed + s->backward, params + first->weight, K, s->width);
-    }
+    const packing *p = ctx;
+    const slu_step *s = &p->g->steps[piece / p->forms];
+    if (s->op != SLU_OP_DENSE)
+        return;
+    const slu_node *first = &p->g->nodes[p->g->members[s->first]];
+    uint32_t K = slu_graph_input_of(p->g, first, 0)->width;
+    bool backward = piece % p->forms;
+    if (!backward && s->forward != SLU_NO_PARAM)
+        slu_weights_pack_forward(p->packed + s->forward, p->params + first->weight, K, s->width);
+    if (backward && s->backward != SLU_NO_PARAM)
+        slu_weights_pack_backward(p->packed + s->backward, p->params + first->weight, K, s->width);
 }
 
 size_t slu_net_packed(const slu_net *n)
@@ -307,7 +319,8 @@ size_t slu_net_packed(const slu_net *n)
 
 void slu_net_pack(const slu_net *n, const float *params, float *packed)
 {
-    pack_steps(n->g, params, packed, false);
+    packing p = {n->g, params, packed, 1};
+    slu_parallel_run(NULL, pack_piece, &p, n->g->n_steps);
 }
 
 void slu_workspace_use_packed(slu_workspace *w, const float *packed)
@@ -327,7 +340,8 @@ int slu_workspace_pack(slu_workspace *w, const float *params)
     w->packed = w->own_packed;
     if (!w->packed)
         return SLU_ENOMEM;
-    pack_steps(g, params, w->own_packed, true);
+    packing p = {g, params, w->own_packed, 2};
+    slu_parallel_run(w->parallel, pack_piece, &p, 2 * g->n_steps);
     return 0;
 }
 

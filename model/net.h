@@ -9,10 +9,12 @@
  *
  * An slu_net is immutable once built: any number of threads may run it, each with a workspace of its own and
  * any parameter vector of length P, so a scorer swaps parameters by swapping a pointer. No I/O, no clock, no
- * threads, no globals; the same inputs give the same bytes on one machine, whatever B they were batched with
- * is NOT promised (GEMM kernels differ by shape), whatever the thread count is. */
+ * globals; threads are the caller's (slu_workspace_parallel); the same inputs give the same bytes on one
+ * machine, whatever B they were batched with is NOT promised (GEMM kernels differ by shape), whatever the
+ * thread count is. */
 #pragma once
 #include "base/error.h"
+#include "base/parallel.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,6 +88,10 @@ float *slu_workspace_dx(slu_workspace *w);      /* (max_rows, K): after backward
  * a plain batch. NULL: out of memory, or something else than a dense layer reads x. A workspace that does not
  * train has no dx. */
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width);
+
+/* Who does the pieces of passes in |w| from now on: |p|, or with NULL, as in a new workspace, the calling
+ * thread alone. The bits are the same. */
+void slu_workspace_parallel(slu_workspace *w, const slu_parallel *p);
 
 /* Products read weights that lie in their own order faster. slu_workspace_pack copies |params| into it, for
  * all passes of this (training) workspace: to be called again after every change of weights, before the next

@@ -38,6 +38,7 @@ static slu_weights weights_of(const slu_run *r, const slu_step *s)
         .N = s->width,
         .forward = packed && s->forward != SLU_NO_PARAM ? packed + s->forward : NULL,
         .backward = packed && r->w->train && s->backward != SLU_NO_PARAM ? packed + s->backward : NULL,
+        .parallel = r->w->parallel,
     };
 }
 
@@ -62,16 +63,30 @@ static void dense_forward(const slu_run *r, const slu_step *s)
     }
 }
 
+/* An op over one step, for pieces. */
+typedef struct op_work {
+    const slu_run *r;
+    const slu_step *s;
+    uint32_t rows; /* of a piece */
+} op_work;
+
+/* A bias's gradient is a sum over rows: nodes are the pieces. */
+static void bias_relu_piece(void *ctx, uint32_t piece)
+{
+    const op_work *w = ctx;
+    const slu_run *r = w->r;
+    const slu_node *node = member(r, w->s, piece);
+    slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
+    if (node->relu || node->bias != SLU_NO_PARAM)
+        slu_bias_relu_backward(dy.p, dy.ld, param_grad(r, node->bias), y.p, y.ld, node->relu, r->B,
+                               node->width);
+}
+
 static void dense_backward(const slu_run *r, const slu_step *s)
 {
     const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
-    for (uint32_t i = 0; i < s->n; i++) {
-        const slu_node *node = member(r, s, i);
-        slu_view dy = slu_run_grad(r, node), y = slu_run_value(r, node);
-        if (node->relu || node->bias != SLU_NO_PARAM)
-            slu_bias_relu_backward(dy.p, dy.ld, param_grad(r, node->bias), y.p, y.ld, node->relu, r->B,
-                                   node->width);
-    }
+    op_work work = {r, s, 0};
+    slu_parallel_run(r->w->parallel, bias_relu_piece, &work, s->n);
     slu_view dy = slu_run_grad(r, first), x = slu_run_value(r, in), dx = slu_run_grad(r, in);
     slu_weights w = weights_of(r, s);
     float *dw = param_grad(r, first->weight);
@@ -80,7 +95,7 @@ static void dense_backward(const slu_run *r, const slu_step *s)
                             r->B);
         return;
     }
-    slu_gemm(true, false, w.N, w.K, r->B, 1, dy.p, dy.ld, x.p, x.ld, 1, dw, w.K);
+    slu_weights_gradient(&w, 0, w.K, r->B, dy.p, dy.ld, x.p, x.ld, dw);
     slu_weights_backward(&w, 0, w.K, r->B, dy.p, dy.ld, !in->overwritten, dx.p, dx.ld);
 }
 
@@ -157,26 +172,50 @@ static void softmax_backward(const slu_run *r, const slu_step *s)
     slu_softmax_backward(dx.p, dx.ld, dy.p, dy.ld, y.p, y.ld, r->B, node->width);
 }
 
-static void mixture_forward(const slu_run *r, const slu_step *s)
+/* Rows of a mixture are independent: ROWS of them are a piece. */
+enum { ROWS = 64 };
+
+static void by_rows(const slu_run *r, const slu_step *s, slu_piece_fn fn)
 {
-    const slu_node *node = member(r, s, 0);
-    const uint32_t n = node->n_inputs - 1;
+    op_work work = {r, s, ROWS};
+    slu_parallel_run(r->w->parallel, fn, &work, (r->B + ROWS - 1) / ROWS);
+}
+
+static float *row_of(slu_view v, uint32_t row)
+{
+    return v.p + (size_t)row * v.ld;
+}
+
+static void mixture_forward_piece(void *ctx, uint32_t piece)
+{
+    const op_work *work = ctx;
+    const slu_run *r = work->r;
+    const slu_node *node = member(r, work->s, 0);
+    const uint32_t n = node->n_inputs - 1, row = piece * work->rows;
     const float *f[MAX_MIXED];
     uint32_t ld[MAX_MIXED];
     assert(n <= MAX_MIXED);
     for (uint32_t i = 0; i < n; i++) {
         slu_view in = slu_run_value(r, slu_graph_input_of(r->g, node, i + 1));
-        f[i] = in.p;
+        f[i] = row_of(in, row);
         ld[i] = in.ld;
     }
     slu_view y = slu_run_value(r, node), gate = slu_run_value(r, slu_graph_input_of(r->g, node, 0));
-    slu_mixture_forward(y.p, y.ld, gate.p, gate.ld, f, ld, r->B, n, node->width);
+    slu_mixture_forward(row_of(y, row), y.ld, row_of(gate, row), gate.ld, f, ld,
+                        r->B - row < work->rows ? r->B - row : work->rows, n, node->width);
 }
 
-static void mixture_backward(const slu_run *r, const slu_step *s)
+static void mixture_forward(const slu_run *r, const slu_step *s)
 {
-    const slu_node *node = member(r, s, 0), *gate = slu_graph_input_of(r->g, node, 0);
-    const uint32_t n = node->n_inputs - 1;
+    by_rows(r, s, mixture_forward_piece);
+}
+
+static void mixture_backward_piece(void *ctx, uint32_t piece)
+{
+    const op_work *work = ctx;
+    const slu_run *r = work->r;
+    const slu_node *node = member(r, work->s, 0), *gate = slu_graph_input_of(r->g, node, 0);
+    const uint32_t n = node->n_inputs - 1, row = piece * work->rows;
     const float *f[MAX_MIXED];
     float *df[MAX_MIXED];
     uint32_t ld[MAX_MIXED], ldd[MAX_MIXED];
@@ -184,13 +223,19 @@ static void mixture_backward(const slu_run *r, const slu_step *s)
     for (uint32_t i = 0; i < n; i++) {
         const slu_node *in = slu_graph_input_of(r->g, node, i + 1);
         slu_view v = slu_run_value(r, in), d = slu_run_grad(r, in);
-        f[i] = v.p;
+        f[i] = row_of(v, row);
         ld[i] = v.ld;
-        df[i] = d.p;
+        df[i] = row_of(d, row);
         ldd[i] = d.ld;
     }
     slu_view dg = slu_run_grad(r, gate), g = slu_run_value(r, gate), dy = slu_run_grad(r, node);
-    slu_mixture_backward(dg.p, dg.ld, df, ldd, dy.p, dy.ld, g.p, g.ld, f, ld, r->B, n, node->width);
+    slu_mixture_backward(row_of(dg, row), dg.ld, df, ldd, row_of(dy, row), dy.ld, row_of(g, row), g.ld, f, ld,
+                         r->B - row < work->rows ? r->B - row : work->rows, n, node->width);
+}
+
+static void mixture_backward(const slu_run *r, const slu_step *s)
+{
+    by_rows(r, s, mixture_backward_piece);
 }
 
 static const slu_op_pair pairs[] = {

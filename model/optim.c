@@ -44,10 +44,46 @@ static void adam_loop(float *restrict params, float *restrict m, float *restrict
     }
 }
 
-double slu_adam_step(const slu_adam *a, float *params, float *m, float *v, float *grads, size_t n, uint64_t t,
-                     double scale)
+/* One step, cut into at most MOST_PIECES pieces. */
+enum { LEAST_PIECE = 16384, MOST_PIECES = 64 };
+
+typedef struct adam_work {
+    float *params, *m, *v, *grads;
+    size_t n, piece;
+    adam_constants constants;
+    double squares[MOST_PIECES];
+} adam_work;
+
+static size_t length_of(const adam_work *w, uint32_t piece)
 {
-    double norm = fabs(scale) * sqrt(square_sum(grads, n));
+    size_t at = piece * w->piece;
+    return w->n - at < w->piece ? w->n - at : w->piece;
+}
+
+static void squares_of_piece(void *ctx, uint32_t piece)
+{
+    adam_work *w = ctx;
+    w->squares[piece] = square_sum(w->grads + piece * w->piece, length_of(w, piece));
+}
+
+static void step_piece(void *ctx, uint32_t piece)
+{
+    adam_work *w = ctx;
+    size_t at = piece * w->piece;
+    adam_loop(w->params + at, w->m + at, w->v + at, w->grads + at, length_of(w, piece), &w->constants);
+}
+
+double slu_adam_step(const slu_adam *a, float *params, float *m, float *v, float *grads, size_t n, uint64_t t,
+                     double scale, const slu_parallel *p)
+{
+    adam_work w = {.params = params, .m = m, .v = v, .grads = grads, .n = n};
+    w.piece = (n / MOST_PIECES + LEAST_PIECE) / LEAST_PIECE * LEAST_PIECE;
+    const uint32_t pieces = (uint32_t)((n + w.piece - 1) / w.piece);
+    slu_parallel_run(p, squares_of_piece, &w, pieces);
+    double squares = 0;
+    for (uint32_t i = 0; i < pieces; i++)
+        squares += w.squares[i];
+    double norm = fabs(scale) * sqrt(squares);
     if (!isfinite(norm)) {
         memset(grads, 0, n * sizeof *grads);
         return norm;
@@ -55,7 +91,7 @@ double slu_adam_step(const slu_adam *a, float *params, float *m, float *v, float
     if (a->clip > 0 && norm > a->clip)
         scale *= a->clip / norm;
     /* The moments start at zero; dividing by 1 - beta^t removes that bias. */
-    adam_constants c = {
+    w.constants = (adam_constants){
         .scale = (float)scale,
         .l2 = (float)a->l2,
         .beta1 = (float)a->beta1,
@@ -64,7 +100,7 @@ double slu_adam_step(const slu_adam *a, float *params, float *m, float *v, float
         .root_correction = (float)(1 / sqrt(1 - pow(a->beta2, (double)t))),
         .epsilon = (float)a->epsilon,
     };
-    adam_loop(params, m, v, grads, n, &c);
+    slu_parallel_run(p, step_piece, &w, pieces);
     return norm;
 }
 

@@ -1,5 +1,4 @@
 #include "model/shared.h"
-#include "model/gemm.h"
 #include "model/simd.h"
 #include <stddef.h>
 
@@ -66,14 +65,14 @@ void slu_shared_backward(float *dx, uint32_t lddx, bool add, float *dw, const fl
 {
     const uint32_t behind = s->first + s->width, K = w->K, N = w->N;
     gather(s->scratch, dy, lddy, s->of, s->n, B, N);
-    slu_gemm(true, false, N, s->width, s->n, 1, s->scratch, N, s->x, s->width, 1, dw + s->first, K);
+    slu_weights_gradient(w, s->first, s->width, s->n, s->scratch, N, s->x, s->width, dw);
     slu_weights_backward(w, s->first, s->width, s->n, s->scratch, N, true, s->dx, s->width);
     if (s->first) {
-        slu_gemm(true, false, N, s->first, B, 1, dy, lddy, x, ldx, 1, dw, K);
+        slu_weights_gradient(w, 0, s->first, B, dy, lddy, x, ldx, dw);
         slu_weights_backward(w, 0, s->first, B, dy, lddy, add, dx, lddx);
     }
     if (behind < K) {
-        slu_gemm(true, false, N, K - behind, B, 1, dy, lddy, x + behind, ldx, 1, dw + behind, K);
+        slu_weights_gradient(w, behind, K - behind, B, dy, lddy, x + behind, ldx, dw);
         slu_weights_backward(w, behind, K - behind, B, dy, lddy, add, dx + behind, lddx);
     }
 }

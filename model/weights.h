@@ -10,6 +10,7 @@ typedef struct slu_weights {
     const float *w; /* (N, K) */
     uint32_t K, N;
     const float *forward, *backward; /* w^T (K, N) and w (N, K) in panels; NULL: not packed */
+    const slu_parallel *parallel;    /* who does the products; NULL: the caller alone */
 } slu_weights;
 
 /* Floats of one packed form; 0: this step is better left as it is. */
@@ -32,3 +33,6 @@ void slu_weights_forward(const slu_weights *w, uint32_t first, uint32_t width, u
 /* dx (B, width) = dy w, added to dx with |add|. */
 void slu_weights_backward(const slu_weights *w, uint32_t first, uint32_t width, uint32_t B, const float *dy,
                           uint32_t lddy, bool add, float *dx, uint32_t lddx);
+/* dw (N, K) += dy^T x in its columns [first, first + width). */
+void slu_weights_gradient(const slu_weights *w, uint32_t first, uint32_t width, uint32_t B, const float *dy,
+                          uint32_t lddy, const float *x, uint32_t ldx, float *dw);

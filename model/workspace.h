@@ -12,10 +12,11 @@ struct slu_workspace {
     const slu_net *net;
     uint32_t max_rows;
     bool train;
-    float **value;       /* (n_buffers): (max_rows, columns) */
-    float **grad;        /* (n_buffers); NULL unless train */
-    float *saved_row;    /* (saved_row, max_rows): one vector of max_rows per saved float */
-    float *saved_fixed;  /* (saved_fixed) */
+    const slu_parallel *parallel; /* NULL: the caller does everything */
+    float **value;                /* (n_buffers): (max_rows, columns) */
+    float **grad;                 /* (n_buffers); NULL unless train */
+    float *saved_row;             /* (saved_row, max_rows): one vector of max_rows per saved float */
+    float *saved_fixed;           /* (saved_fixed) */
     const float *packed; /* weights in panels (slu_graph.packed_*), or NULL: weights are read as they lie */
     float *own_packed;   /* (packed_all) or NULL: made by slu_workspace_pack */
     slu_shared shared;   /* width 0: no columns of x may be shared; n is the caller's, batch by batch */

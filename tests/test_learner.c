@@ -1,3 +1,4 @@
+#include "model/gemm.h"
 #include "model/loss.h"
 #include "store/state.h"
 #include "tests/pipeline_sample.h"
@@ -183,6 +184,51 @@ START_TEST(test_gathered_gradients_survive)
 }
 END_TEST
 
+/* Six batches that are large enough to be cut; the digest of all dense parameters, into which rows went too.
+ */
+static slu_hash128 learn_with_threads(const char *architecture, const char *norm, int threads)
+{
+    char sets[3][64];
+    snprintf(sets[0], sizeof sets[0], "model.architecture=%s", architecture);
+    snprintf(sets[1], sizeof sets[1], "model.norm=%s", norm);
+    snprintf(sets[2], sizeof sets[2], "training.threads=%d", threads);
+    const char *all[] = {sets[0],
+                         sets[1],
+                         sets[2],
+                         "training.batch_size=150",
+                         "model.towers=[330,96]",
+                         "model.experts=3",
+                         "model.expert_layers=[272,144]"};
+    bench *b = set_up(all, strcmp(architecture, "mmoe") == 0 ? 7 : 5);
+    for (int i = 0; i < 6; i++) {
+        for (int k = 0; k < 150; k++) {
+            char user[16], item[16];
+            snprintf(user, sizeof user, "u%d", i % 2 ? k * 7 % 101 : k % 3); /* odd batches share few users */
+            snprintf(item, sizeof item, "i%d", k * 13 % 57);
+            add(b, user, item, k < 20, SLU_SAY_LABEL, (uint8_t)(k * 5 % 7 == 0));
+        }
+        step(b);
+    }
+    slu_hash128 digest = slu_learner_dense_digest(b->learner);
+    tear_down(b);
+    return digest;
+}
+
+START_TEST(test_threads_do_not_matter)
+{
+    static const char *const networks[][2] = {
+        {"esmm", "none"}, {"mmoe", "none"}, {"mmoe", "layer"}, {"mmoe", "batch"}};
+    slu_gemm_choose(_i / 4 ? SLU_GEMM_OPENBLAS : SLU_GEMM_BEST);
+    slu_hash128 one = learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], 1);
+    for (int threads = 2; threads <= 3; threads++) {
+        slu_hash128 some = learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], threads);
+        ck_assert_msg(some.lo == one.lo && some.hi == one.hi,
+                      "%s, norm %s, %s: another model with %d threads", networks[_i % 4][0],
+                      networks[_i % 4][1], slu_gemm_backend(), threads);
+    }
+}
+END_TEST
+
 typedef struct counted {
     uint64_t rows, admitted, count;
 } counted;
@@ -323,6 +369,7 @@ int main(void)
     tcase_add_test(c, test_predicting_only_teaches_nothing);
     tcase_add_test(c, test_dense_waits_for_enough_samples);
     tcase_add_test(c, test_gathered_gradients_survive);
+    tcase_add_loop_test(c, test_threads_do_not_matter, 0, 8);
     tcase_add_test(c, test_admission_counts_impressions_not_samples);
     tcase_add_test(c, test_every_architecture_and_norm_learns);
     tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 9);

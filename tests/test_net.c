@@ -208,7 +208,7 @@ static double learn(bed *b, slu_workspace *w, uint32_t B, const float *labels, c
     double loss =
         slu_funnel_loss(slu_workspace_dlogits(w), slu_workspace_logits(w), labels, say, weights, B, 3);
     slu_net_backward(b->net, b->params, b->grads, w, B);
-    slu_adam_step(&adam, b->params, b->m, b->v, b->grads, b->trainable, t, 1.0 / B);
+    slu_adam_step(&adam, b->params, b->m, b->v, b->grads, b->trainable, t, 1.0 / B, NULL);
     return loss / B;
 }
 

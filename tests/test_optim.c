@@ -36,7 +36,7 @@ START_TEST(test_adam_equations)
             P[i] -= a.rate * M[i] / (1 - pow(a.beta1, (double)t)) /
                     (sqrt(V[i] / (1 - pow(a.beta2, (double)t))) + a.epsilon);
         }
-        ck_near(slu_adam_step(&a, p, m, v, g, n, t, scale), norm, 1e-6, "norm");
+        ck_near(slu_adam_step(&a, p, m, v, g, n, t, scale, NULL), norm, 1e-6, "norm");
         for (size_t i = 0; i < n; i++) {
             ck_near(p[i], P[i], 1e-5, "n=%zu step %d p[%zu]", n, (int)t, i);
             ck_assert(g[i] == 0);
@@ -57,7 +57,7 @@ START_TEST(test_adam_first_step)
 {
     slu_adam a = {.rate = .01, .beta1 = .9, .beta2 = .999, .epsilon = 1e-8};
     float p[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, g[3] = {100, -.001f, 0};
-    slu_adam_step(&a, p, m, v, g, 3, 1, 1);
+    slu_adam_step(&a, p, m, v, g, 3, 1, 1, NULL);
     ck_near(p[0], .99, 1e-6, "up");
     ck_near(p[1], 1.01, 1e-5, "down");
     ck_assert(p[2] == 1);
@@ -73,7 +73,7 @@ START_TEST(test_adam_refuses_what_is_not_finite)
         keep[i] = p[i] = (float)i;
     g[0] = 1;
     g[8] = bad[_i];
-    ck_assert(!isfinite(slu_adam_step(&a, p, m, v, g, 9, 1, 1)));
+    ck_assert(!isfinite(slu_adam_step(&a, p, m, v, g, 9, 1, 1, NULL)));
     ck_assert_mem_eq(p, keep, sizeof p);
     ck_assert_mem_eq(m, zero, sizeof m);
     ck_assert_mem_eq(g, zero, sizeof g);

@@ -57,7 +57,7 @@ START_TEST(test_against_plain_loops)
     fill(x, (size_t)B * ldx, &r);
     fill(y, (size_t)B * ldy, &r);
     memcpy(slow, y, (size_t)B * ldy * sizeof *y);
-    slu_weights w = {l.w, K, N, l.forward, l.backward};
+    slu_weights w = {l.w, K, N, l.forward, l.backward, NULL};
     uint32_t cols = N > 16 && slu_rng_below(&r, 2) ? N / 16 * 16 : N;
     const float *rest = cols < N && slu_rng_below(&r, 2) ? l.bias + cols : NULL;
     slu_weights_forward(&w, first, width, B, x, ldx, add, y, ldy, (slu_follow){{bias, relu}, cols, rest});
@@ -96,7 +96,7 @@ START_TEST(test_rows_do_not_depend_on_their_neighbours)
     layer l = make_layer(K, N, &r);
     float *x = floats((size_t)B * K), *all = floats((size_t)B * N), one[N];
     fill(x, (size_t)B * K, &r);
-    slu_weights w = {l.w, K, N, l.forward, l.backward};
+    slu_weights w = {l.w, K, N, l.forward, l.backward, NULL};
     slu_follow f = {{l.bias, true}, N, NULL};
     slu_weights_forward(&w, 0, K, B, x, K, false, all, N, f);
     for (uint32_t b = 0; b < B; b++)
@@ -125,7 +125,7 @@ START_TEST(test_overwrites)
     fill(x, 7 * 9, &r);
     for (int i = 0; i < 7 * 21; i++)
         y[i] = NAN;
-    slu_weights w = {l.w, 9, 21, l.forward, l.backward};
+    slu_weights w = {l.w, 9, 21, l.forward, l.backward, NULL};
     slu_weights_forward(&w, 0, 9, 7, x, 9, false, y, 21, (slu_follow){{l.bias, false}, 21, NULL});
     for (int i = 0; i < 7 * 21; i++)
         ck_assert(isfinite(y[i]));

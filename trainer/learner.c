@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/pool.h"
 #include "model/loss.h"
 #include "model/pooling.h"
 #include "model/shared.h"
@@ -38,6 +39,7 @@ struct slu_learner {
     const slu_schema *schema;
     slu_net *net;
     slu_workspace *work;
+    slu_pool *pool; /* NULL: one thread */
     slu_row_table *rows;
     slu_row_expiry *expiry; /* NULL: rows live for ever */
     slu_row_rules rules;
@@ -242,6 +244,12 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for batches of %u", batch);
         goto fail;
     }
+    if (options->training.threads > 1) {
+        rc = slu_pool_new(options->training.threads, &l->pool, err);
+        if (rc)
+            goto fail;
+        slu_workspace_parallel(l->work, slu_pool_parallel(l->pool));
+    }
     l->shared = slu_workspace_share(l->work, l->sharing.column, l->sharing.width);
     rc = size_tables(l, err);
     if (!rc)
@@ -270,6 +278,7 @@ void slu_learner_close(slu_learner *l)
     free(l->t);
     free(l->served);
     slu_workspace_free(l->work);
+    slu_pool_free(l->pool);
     slu_net_free(l->net);
     free(l->params);
     free(l->grads);
@@ -525,7 +534,7 @@ static void step_dense(slu_learner *l, uint32_t said)
     if (l->gathered < l->options->training.dense_every)
         return;
     double norm = slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
-                                1.0 / l->gathered);
+                                1.0 / l->gathered, l->pool ? slu_pool_parallel(l->pool) : NULL);
     if (!isfinite(norm)) {
         slu_metric_add(l->skipped_steps, 1);
         SLU_WARN("learner", "the gathered gradient is not finite; its dense step was skipped",
