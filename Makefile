@@ -69,6 +69,12 @@ fuzz: deps-fuzz ## Run fuzzers for FUZZ_SECONDS each, FUZZ_JOBS at a time, in bu
 soak-bounds: build ## Memory of trainer and scorer against their limits for MINUTES (30): bursts, a table many times the cache, slow disk, clients that never read. MEMORY=MiB of the trainer
 	@python3 tests/soak_bounds/soak_bounds.py --build $(BUILD) --seconds $$(( $(or $(MINUTES),30) * 60 )) --memory $(or $(MEMORY),256)
 
+soak-overload: build ## A scorer asked for TIMES (3) what it can score, DURATION (20) s a phase: refused, expired, latency of what is accepted
+	@python3 tests/overload/overload.py --build $(BUILD) --seconds $(or $(DURATION),20) --times $(or $(TIMES),3) --measure
+
+soak-hoard: build ## A scorer beside CONNECTIONS (5000) that are opened and ask nothing, then without file descriptors: clients that ask are served
+	@python3 tests/overload/hoard.py --build $(BUILD) --connections $(or $(CONNECTIONS),5000) --measure
+
 soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, also cuts of power) under EVENTS events, then count: kills=.. events=.. lost=.. doubled=.. digest=.. SEED=number
 	@python3 tests/soak/soak_kill.py --build $(BUILD) --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --events $(or $(EVENTS),300000)
 

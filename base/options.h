@@ -170,8 +170,8 @@ typedef struct slu_publish_opts {
     bool enabled;
     int64_t base_every_us; /* wall time between base snapshots at the latest */
     uint64_t
-        base_every_bytes; /* and after so many bytes of deltas (or the size of the last base, if larger) */
-    uint32_t chunk_bytes; /* largest delta message */
+        base_every_bytes;  /* and after so many bytes of deltas (or the size of the last base, if larger) */
+    uint32_t chunk_bytes;  /* largest delta message */
     uint64_t outbox_bytes; /* on disk, waiting for Kafka; more and training waits */
 } slu_publish_opts;
 
@@ -183,6 +183,9 @@ typedef struct slu_serving_opts {
     uint32_t max_request_bytes;
     uint32_t max_streams; /* concurrent per connection */
     uint32_t max_connections;
+    int64_t greeting_us;   /* for the HTTP/2 greeting of a new connection */
+    int64_t arrival_us;    /* for one request to arrive whole */
+    int64_t idle_us;       /* without a call before a connection is said goodbye to */
     uint32_t max_queue;    /* requests waiting per thread before RESOURCE_EXHAUSTED */
     uint64_t memory_bytes; /* of the whole scorer; 0: a share of the machine's */
     uint64_t

@@ -416,7 +416,15 @@ static slu_opt table[] = {
     U32("serving.max_streams", O, serving.max_streams, "128", 1, 65536,
         "Concurrent requests per connection."),
     U32("serving.max_connections", O, serving.max_connections, "1024", 1, 65536,
-        "Open connections; more are refused."),
+        "Open connections. Beyond them one that never asked anything makes room, or one without an answer "
+        "for a "
+        "second; else the new one is refused."),
+    TIME("serving.greeting", O, serving.greeting_us, "10s", 100 * MS, HOUR,
+         "Longest wait for the HTTP/2 greeting of a new connection; then it is closed."),
+    TIME("serving.arrival", O, serving.arrival_us, "2m", 100 * MS, HOUR,
+         "Longest time for a request to arrive whole; then it is answered DEADLINE_EXCEEDED."),
+    TIME("serving.idle", O, serving.idle_us, "30m", SECOND, 24 * HOUR,
+         "Without a call for so long a connection is said goodbye to (GOAWAY) and closed."),
     U32("serving.max_queue", O, serving.max_queue, "256", 1, 65536,
         "Requests waiting per thread; more are answered RESOURCE_EXHAUSTED at once."),
     TIME("serving.max_wait", O, serving.max_wait_us, "50ms", 0, HOUR,

@@ -26,10 +26,10 @@ slu_grpc_limits slu_grpc_limits_of(const slu_serving_opts *o)
         .max_buffered = two > (16 << 20) ? two : (16 << 20),
         .max_unsent = 16 << 20,
         .max_held = o->held_bytes,
-        .greeting_us = 10 * SLU_SECOND_US,
-        .request_us = 120 * SLU_SECOND_US,
+        .greeting_us = o->greeting_us ? o->greeting_us : 10 * SLU_SECOND_US,
+        .request_us = o->arrival_us ? o->arrival_us : 120 * SLU_SECOND_US,
         .write_us = 20 * SLU_SECOND_US,
-        .idle_us = 1800 * SLU_SECOND_US,
+        .idle_us = o->idle_us ? o->idle_us : 1800 * SLU_SECOND_US,
         .max_resets = 200,
     };
 }

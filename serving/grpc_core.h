@@ -74,6 +74,11 @@ bool slu_grpc_session_done(const slu_grpc_session *s);
 /* Open calls, and whether anything (call, greeting, output, goodbye) needs ticks more often than idling. */
 uint32_t slu_grpc_session_calls(const slu_grpc_session *s);
 bool slu_grpc_session_busy(const slu_grpc_session *s);
+/* Has it ever had an answer? */
+bool slu_grpc_session_proven(const slu_grpc_session *s);
+/* Microseconds since its last answer went out, -1 while a request waits for its turn. Open calls whose
+ * request does not come, or whose answer is not read, do not count. */
+int64_t slu_grpc_session_idle(const slu_grpc_session *s, int64_t now_us);
 /* Output is so far behind that reading more would only make it worse. */
 bool slu_grpc_session_choked(const slu_grpc_session *s);
 

@@ -22,6 +22,8 @@
 #define ACCEPT_ROUND    64
 #define SLICE_US        1000
 #define HANDSHAKES_US   2000 /* of one round */
+#define LOOKS           64   /* at connections, for one that makes room */
+#define IDLE_LEAST_US   SLU_SECOND_US
 #define TICK_BUSY_US    (100 * 1000)
 #define TICK_IDLE_US    (10 * SLU_SECOND_US)
 #define LINGER_US       SLU_SECOND_US
@@ -47,7 +49,7 @@ struct slu_grpc_loop {
     int poll, wake, listener;
     bool listening; /* the listener is in the poll set */
     pthread_t thread;
-    conn *conns;
+    conn *conns, *oldest; /* by age, but those looked at by idlest_gives_way() are moved to the front */
     uint32_t n_conns;
     uint32_t handshakes;         /* open ones */
     int64_t handshakes_until_us; /* in this round */
@@ -58,6 +60,20 @@ struct slu_grpc_loop {
     uint32_t cut;
     uint8_t *bytes; /* (READ_BYTES) */
 };
+
+static void link_conn(slu_grpc_loop *l, conn *c)
+{
+    c->prev = NULL;
+    c->next = l->conns;
+    *(l->conns ? &l->conns->prev : &l->oldest) = c;
+    l->conns = c;
+}
+
+static void unlink_conn(slu_grpc_loop *l, conn *c)
+{
+    *(c->prev ? &c->prev->next : &l->conns) = c->next;
+    *(c->next ? &c->next->prev : &l->oldest) = c->prev;
+}
 
 static void conn_close(slu_grpc_loop *l, conn *c)
 {
@@ -73,12 +89,7 @@ static void conn_close(slu_grpc_loop *l, conn *c)
     c->tls = NULL;
     slu_grpc_session_free(c->session);
     c->session = NULL;
-    if (c->prev)
-        c->prev->next = c->next;
-    else
-        l->conns = c->next;
-    if (c->next)
-        c->next->prev = c->prev;
+    unlink_conn(l, c);
     l->n_conns--;
     atomic_fetch_sub(&l->shared->connections, 1);
     slu_metric_add(l->shared->open, -1);
@@ -231,6 +242,53 @@ static bool oldest_gives_way(slu_grpc_loop *l)
     return oldest != NULL;
 }
 
+/* How little a connection would be missed; negative: it stays. First go those that never had an answer, by
+ * age: whoever opens many of them only replaces his own, and who asks at once has his answer before his turn
+ * comes.
+ */
+static int64_t dispensable(const slu_grpc_loop *l, const conn *c)
+{
+    if (c->closing)
+        return INT64_MAX;
+    int64_t idle = c->session ? slu_grpc_session_idle(c->session, l->now_us) : -1;
+    if (idle < 0 || !slu_grpc_session_proven(c->session))
+        return idle < 0 ? -1 : INT64_MAX / 2 + idle;
+    return idle >= IDLE_LEAST_US ? idle : -1;
+}
+
+/* The most dispensable one of some makes room; false: all were used just now. What was looked at goes to the
+ * front, so the next look is at others. */
+static bool idlest_gives_way(slu_grpc_loop *l)
+{
+    conn *idlest = NULL;
+    int64_t most = 0;
+    for (uint32_t i = 0; i < LOOKS && i < l->n_conns; i++) {
+        conn *c = l->oldest;
+        int64_t idle = dispensable(l, c);
+        if (idle >= most) {
+            most = idle;
+            idlest = c;
+        }
+        unlink_conn(l, c);
+        link_conn(l, c);
+    }
+    if (!idlest)
+        return false;
+    if (!idlest->closing) {
+        SLU_INFO("grpc", "connection closed", SLU_STR("reason", "idle, and others want to come in"));
+        slu_metric_add(l->shared->evicted, 1);
+        slu_grpc_session_drain(idlest->session, l->now_us);
+        conn_flush(l, idlest);
+    }
+    conn_close(l, idlest);
+    return true;
+}
+
+static bool makes_room(slu_grpc_loop *l)
+{
+    return oldest_gives_way(l) || idlest_gives_way(l);
+}
+
 static int begin_session(slu_grpc_loop *l, conn *c)
 {
     c->session = slu_grpc_session_new(l->core, c, l->now_us);
@@ -314,6 +372,7 @@ static void socket_options(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
 }
 
+/* The caller has counted it. */
 static void conn_new(slu_grpc_loop *l, int fd)
 {
     conn *c = calloc(1, sizeof *c);
@@ -332,14 +391,10 @@ static void conn_new(slu_grpc_loop *l, int fd)
     if (epoll_ctl(l->poll, EPOLL_CTL_ADD, fd, &e))
         goto fail_poll;
     socket_options(fd);
-    c->next = l->conns;
-    if (l->conns)
-        l->conns->prev = c;
-    l->conns = c;
+    link_conn(l, c);
     l->n_conns++;
     l->handshakes += c->tls != NULL;
     slu_metric_add(l->shared->handshakes, c->tls != NULL);
-    atomic_fetch_add(&l->shared->connections, 1);
     slu_metric_add(l->shared->open, 1);
     slu_metric_add(l->shared->accepted, 1);
     return;
@@ -350,6 +405,7 @@ fail_session:
     free(c);
 fail_conn:
     SLU_WARN("grpc", "no memory for a connection");
+    atomic_fetch_sub(&l->shared->connections, 1);
     close(fd);
 }
 
@@ -378,19 +434,22 @@ static void accept_some(slu_grpc_loop *l)
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
         if (fd < 0) {
+            if ((errno == EMFILE || errno == ENFILE) && makes_room(l))
+                continue;
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
                 SLU_WARN("grpc", "cannot accept, waiting a moment", SLU_STR("reason", strerror(errno)));
                 stop_listening(l); /* the next tick tries again; polling now would only burn the core */
             }
             return;
         }
-        uint32_t open = atomic_load(&l->shared->connections);
+        uint32_t open = atomic_fetch_add(&l->shared->connections, 1); /* those of the other loops, too */
         if (l->shared->tls && l->handshakes >= l->shared->max_handshakes)
             oldest_gives_way(l);
-        if (open >= l->shared->max_connections && !oldest_gives_way(l)) {
+        if (open >= l->shared->max_connections && !makes_room(l)) {
             SLU_WARN("grpc", "connection refused, too many are open", SLU_U64("open", open),
                      SLU_STR("limit", "serving.max_connections"));
             slu_metric_add(l->shared->refused, 1);
+            atomic_fetch_sub(&l->shared->connections, 1);
             close(fd);
             continue;
         }

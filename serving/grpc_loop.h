@@ -6,7 +6,10 @@
  *
  * With TLS a connection has a session only once its handshake is over. Handshakes cost more than requests do,
  * so a round gives them a bounded share of its time, and of the connections at most half may be in one: the
- * oldest gives way. */
+ * oldest gives way.
+ *
+ * When there are as many connections as may be, or no descriptors are left, the idlest of some gives way to a
+ * new one: peers that open connections and ask nothing cannot shut out those that do. */
 #pragma once
 #include "serving/grpc_core.h"
 #include "serving/tls.h"
@@ -23,7 +26,7 @@ typedef struct slu_grpc_shared {
     atomic_uint connections;
     atomic_uint changes;            /* of health; counted up, then the loops are woken */
     _Atomic int64_t drain_until_us; /* monotonic; 0: not draining */
-    slu_metric *open, *accepted, *refused, *bytes_in, *bytes_out, *handshakes;
+    slu_metric *open, *accepted, *refused, *evicted, *bytes_in, *bytes_out, *handshakes;
 } slu_grpc_shared;
 
 typedef struct slu_grpc_loop slu_grpc_loop;

@@ -121,6 +121,7 @@ static void setup_metrics(slu_grpc_shared *s)
     s->accepted = slu_counter("sluice_grpc_connections_total", NULL, "Connections accepted");
     s->refused = slu_counter("sluice_grpc_refused_total", "reason=\"connections\"",
                              "Calls and connections refused, by reason");
+    s->evicted = slu_counter("sluice_grpc_evicted_total", NULL, "Idle connections closed to make room");
     s->bytes_in = slu_counter("sluice_grpc_received_bytes_total", NULL, "Bytes read from connections");
     s->handshakes = slu_gauge("sluice_tls_handshakes_open", NULL, "TLS handshakes begun and not over");
     s->bytes_out = slu_counter("sluice_grpc_sent_bytes_total", NULL, "Bytes written to connections");

@@ -419,7 +419,7 @@ static int on_close(nghttp2_session *h2, int32_t id, uint32_t error_code, void *
     if (!st)
         return 0;
     if (st->finished)
-        s->handled++;
+        s->handled++, s->proven = true;
     else
         s->aborted++;
     s->last_call_us = s->now_us;
@@ -674,6 +674,24 @@ uint32_t slu_grpc_session_calls(const slu_grpc_session *s)
 bool slu_grpc_session_busy(const slu_grpc_session *s)
 {
     return s->calls || s->goodbye || s->greeted < GREETING || s->out_at < s->out.len;
+}
+
+bool slu_grpc_session_proven(const slu_grpc_session *s)
+{
+    return s->proven;
+}
+
+int64_t slu_grpc_session_idle(const slu_grpc_session *s, int64_t now_us)
+{
+    for (const slu_grpc_stream *st = s->streams; st; st = st->next)
+        if (st->queued)
+            return -1;
+    int64_t since = s->last_call_us;
+    if (since < s->out_us)
+        since = s->out_us;
+    if (since < s->data_us)
+        since = s->data_us;
+    return now_us - since;
 }
 
 bool slu_grpc_session_choked(const slu_grpc_session *s)

@@ -79,6 +79,7 @@ struct slu_grpc_session {
     bool broken;      /* nghttp2 gave up: no more frames */
     int goodbye;      /* 0, or the step of the drain, 1 or 2 */
     int64_t now_us, begun_us, goodbye_us, last_call_us;
+    bool proven; /* has had an answer */
     size_t buffered, unsent;
     size_t held; /* its part of core->held */
     slu_buf out; /* bytes for the socket; out_at of them are sent */

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@
 #define REFRESH_US       (5 * SLU_SECOND_US)
 #define CHECK_TIMEOUT_MS 5000
 #define CLOSE_SECONDS    15
+#define OTHER_FILES      512 /* descriptors beside connections */
 
 typedef struct scorer_metrics {
     slu_metric *version, *freshness, *rows, *bytes, *disk, *current;
@@ -128,6 +130,26 @@ static void status(void *ctx, slu_buf *html)
 
 /* ---- setting up ---- */
 
+/* Each connection is a descriptor, and the store and Kafka need theirs beside them, whoever connects. */
+static void fit_connections(slu_serving_opts *o)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files))
+        return;
+    rlim_t wanted = (rlim_t)o->max_connections + OTHER_FILES, had = files.rlim_cur;
+    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+    if (had >= wanted)
+        return;
+    if (files.rlim_cur < had || setrlimit(RLIMIT_NOFILE, &files))
+        files.rlim_cur = had;
+    if (files.rlim_cur >= wanted)
+        return;
+    rlim_t fit = files.rlim_cur > 2 * OTHER_FILES ? files.rlim_cur - OTHER_FILES : files.rlim_cur / 2;
+    SLU_WARN("scorer", "fewer connections than serving.max_connections: the system limits open files",
+             SLU_U64("files", files.rlim_cur), SLU_U64("connections", fit));
+    o->max_connections = fit > 1 ? (uint32_t)fit : 1;
+}
+
 static int make_table(scorer *s, slu_error *err)
 {
     uint32_t *served = calloc(slu_schema_tables(s->schema) + 1, sizeof *served);
@@ -159,6 +181,7 @@ static int start(scorer *s, slu_error *err)
     int rc = make_table(s, err);
     if (rc)
         return rc;
+    fit_connections(&s->options->serving);
     slu_scorer_config config = {.options = s->options,
                                 .schema = s->schema,
                                 .net = s->net,
