@@ -5,14 +5,13 @@
  *   kafka_tool BROKERS trim TOPIC PARTITION OFFSET    drops what is before OFFSET, as retention would
  *   kafka_tool BROKERS delete TOPIC
  *   kafka_tool BROKERS produce [EVENTS_PER_SECOND]
- *       lines of topic TAB key TAB value from standard input; exits 0 when all are acknowledged, also across a
- *       broker's restart. A topic may be written topic:partition
- *   kafka_tool BROKERS count TOPIC                    messages in all partitions
- *   kafka_tool BROKERS read TOPIC                     all messages there are: header sluice-reason TAB value
- *   kafka_tool BROKERS dump TOPIC                     the same for programs: see dump_message
+ *       lines of topic TAB key TAB value from standard input; exits 0 when all are acknowledged, also across
+ * a broker's restart. A topic may be written topic:partition kafka_tool BROKERS count TOPIC messages in all
+ * partitions kafka_tool BROKERS read TOPIC                     all messages there are: header sluice-reason
+ * TAB value kafka_tool BROKERS dump TOPIC                     the same for programs: see dump_message
  *   kafka_tool - keys                                 ids in lines -> keys of their join records, in hex
- *   kafka_tool - generate SEED IMPRESSIONS START_US   events as lines for produce: impressions with clicks and
- *       conversions, two thirds in order, one in twenty doubled
+ *   kafka_tool - generate SEED IMPRESSIONS START_US   events as lines for produce: impressions with clicks
+ * and conversions, two thirds in order, one in twenty doubled
  */
 #include "base/digest.h"
 #include "base/rng.h"
@@ -48,8 +47,13 @@ static void quiet(const rd_kafka_t *rk, int level, const char *facility, const c
 static rd_kafka_t *handle(const char *brokers, rd_kafka_type_t type, const char *group)
 {
     static const char *const settings[][2] = {
-        {"enable.idempotence", "true"},    {"message.timeout.ms", "300000"}, {"linger.ms", "5"},
-        {"message.max.bytes", "16777216"}, {"enable.partition.eof", "true"}, {"enable.auto.commit", "false"},
+        {"enable.idempotence", "true"},
+        {"message.timeout.ms", "300000"},
+        {"linger.ms", "5"},
+        {"message.max.bytes", "16777216"},
+        {"enable.partition.eof", "true"},
+        {"enable.auto.commit", "false"},
+        {"topic.metadata.refresh.interval.ms", "1000"}, /* new partitions get their share soon */
     };
     char why[256];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
@@ -111,6 +115,19 @@ static void create(rd_kafka_t *rk, const char *topic, int partitions, char **set
     rd_kafka_queue_destroy(q);
 }
 
+static int32_t partitions_of(rd_kafka_t *rk, const char *topic)
+{
+    const struct rd_kafka_metadata *m;
+    rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, topic, NULL);
+    rd_kafka_resp_err_t e = rd_kafka_metadata(rk, 0, rkt, &m, 30000);
+    if (e)
+        die("metadata", rd_kafka_err2str(e));
+    int32_t n = m->topics[0].err ? 0 : m->topics[0].partition_cnt;
+    rd_kafka_metadata_destroy(m);
+    rd_kafka_topic_destroy(rkt);
+    return n;
+}
+
 static void grow(rd_kafka_t *rk, const char *topic, size_t partitions)
 {
     char why[256];
@@ -125,6 +142,8 @@ static void grow(rd_kafka_t *rk, const char *topic, size_t partitions)
     rd_kafka_event_destroy(ev);
     rd_kafka_NewPartitions_destroy(p);
     rd_kafka_queue_destroy(q);
+    while (partitions_of(rk, topic) < (int32_t)partitions) /* told to the controller, not yet to all */
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
 }
 
 static void delete_topic(rd_kafka_t *rk, char *topic)
@@ -156,19 +175,6 @@ static void trim(rd_kafka_t *rk, const char *topic, int32_t partition, int64_t o
     rd_kafka_DeleteRecords_destroy(d);
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_queue_destroy(q);
-}
-
-static int32_t partitions_of(rd_kafka_t *rk, const char *topic)
-{
-    const struct rd_kafka_metadata *m;
-    rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, topic, NULL);
-    rd_kafka_resp_err_t e = rd_kafka_metadata(rk, 0, rkt, &m, 30000);
-    if (e)
-        die("metadata", rd_kafka_err2str(e));
-    int32_t n = m->topics[0].err ? 0 : m->topics[0].partition_cnt;
-    rd_kafka_metadata_destroy(m);
-    rd_kafka_topic_destroy(rkt);
-    return n;
 }
 
 static int64_t count(rd_kafka_t *rk, const char *topic)
@@ -271,8 +277,8 @@ static void put_number(uint64_t v, int bytes)
         putchar((int)(v >> (8 * i) & 255));
 }
 
-/* All little-endian: u32 partition, u64 offset, u64 timestamp in ms, u64 header sluice-sequence (0: none), u32
- * length, the value. */
+/* All little-endian: u32 partition, u64 offset, u64 timestamp in ms, u64 header sluice-sequence (0: none),
+ * u32 length, the value. */
 static void dump_message(const rd_kafka_message_t *m)
 {
     rd_kafka_headers_t *headers;

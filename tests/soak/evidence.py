@@ -30,6 +30,24 @@ def dump(store_tool, store, family):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+# ---- rows that expire
+
+def crosses(produced):
+    """How many different pairs of user and item are in the impressions."""
+    pairs = set()
+    for _, _, value in produced:
+        if value.startswith(b'{"impression":{') and b'"item":' in value:
+            features = json.loads(value)["impression"]["features"]
+            pairs.add((features["user"], features["item"]))
+    return len(pairs)
+
+
+def rows_of_last_table(store_tool, store):
+    """Rows of the feature that the configuration names last."""
+    tables = Counter(e["table"] for e in dump(store_tool, store, "rows"))
+    return tables[max(tables)]
+
+
 # ---- the order
 
 class _Reader:

@@ -19,12 +19,15 @@ class Place:
         self.source, self.build, self.work = source, build, work
         self.trainer = os.path.join(build, "bin/sluice-trainer")
         self.replay = os.path.join(build, "bin/sluice-replay")
+        self.scorer = os.path.join(build, "bin/sluice-scorer")
         self.store_tool = os.path.join(build, "bin/sluice-store")
         self.kafka_tool = os.path.join(build, "tests/kafka_tool")
         self.fault_layer = os.path.join(build, "tests/libslu_fault.so")
         self.config = os.path.join(source, "tests/soak/soak.yaml")
         self.store = os.path.join(work, "store")
         self.log = os.path.join(work, "trainer.log")
+        self.scorer_store = os.path.join(work, "scorer")
+        self.scorer_log = os.path.join(work, "scorer.log")
 
 
 class Broker:
@@ -82,21 +85,41 @@ class Feeder(threading.Thread):
             self.allowed = max(self.allowed, min(int(n), self.total))
             self.changed.notify()
 
+    def _take(self, n, topic=None):
+        lines = self.stream.take(min(n, self.total - len(self.produced)))
+        if topic:
+            lines = [(topic, key, value) for _, key, value in lines]
+        self.produced += lines
+        return lines
+
     def _next(self):
         with self.changed:
-            while self.allowed <= len(self.produced) and not self.ending:
+            while self.allowed <= len(self.produced) < self.total and not self.ending:
                 self.changed.wait()
-            return [] if self.ending else self.stream.take(min(self.allowed - len(self.produced), 100))
+            return [] if self.ending else self._take(min(self.allowed - len(self.produced), 100))
+
+    @staticmethod
+    def _text(lines, place=""):
+        return b"".join(b"%s\t%s\t%s\n" % ((t + place).encode(), k.encode(), v) for t, k, v in lines)
+
+    def aside(self, broker, n, topic, partition):
+        """The next n lines, whatever they are, all into that partition, by a producer of its own that sees new partitions.
+        Returns how many there were."""
+        with self.changed:
+            lines = self._take(n, topic)
+        done = subprocess.run([broker.tool, broker.address, "produce"], input=self._text(lines, ":%d" % partition), stdout=subprocess.PIPE)
+        if done.returncode or int(done.stdout) != len(lines):
+            raise Failure("%d lines for partition %d of %s could not be produced" % (len(lines), partition, topic))
+        return len(lines)
 
     def run(self):
         try:
-            while len(self.produced) < self.total:
+            while True:
                 lines = self._next()
                 if not lines:
                     break
-                self.process.stdin.write(b"".join(b"%s\t%s\t%s\n" % (t.encode(), k.encode(), v) for t, k, v in lines))
+                self.process.stdin.write(self._text(lines))
                 self.process.stdin.flush()
-                self.produced += lines
             self.process.stdin.close()
             if self.process.wait() != 0:
                 self.failed = "the producer failed"
@@ -115,6 +138,11 @@ class Feeder(threading.Thread):
             self.changed.notify()
         if self.process.poll() is None:
             self.process.kill()
+
+
+def page(address, path):
+    with urllib.request.urlopen("http://%s%s" % (address, path), timeout=20) as answer:
+        return answer.read().decode()
 
 
 class Trainer:
@@ -180,11 +208,10 @@ class Trainer:
     def metrics(self):
         address = re.findall(r"msg=started.* admin=(\S+)", self.words())[-1]
         out = {}
-        with urllib.request.urlopen("http://%s/metrics" % address, timeout=20) as page:
-            for line in page.read().decode().splitlines():
-                if line and line[0] != "#":
-                    name, value = line.rsplit(" ", 1)
-                    out[name] = float(value)
+        for line in page(address, "/metrics").splitlines():
+            if line and line[0] != "#":
+                name, value = line.rsplit(" ", 1)
+                out[name] = float(value)
         return out
 
     def stop(self, patience):
@@ -196,3 +223,61 @@ class Trainer:
         self.log.close()
         if code:
             raise Failure("the trainer ended with status %d: %s" % (code, self.words()[-600:]))
+
+
+class Scorer:
+    """One life of a scorer; all of them share a store."""
+
+    def __init__(self, place, broker, sets):
+        self.place = place
+        self.log = open(place.scorer_log, "ab")
+        self.read_from = self.log.seek(0, os.SEEK_END)
+        command = [place.scorer, "--config", place.config, "--set", "kafka.brokers=" + broker.address, "--set",
+                   "serving.store=" + place.scorer_store, "--set", "admin.scorer=127.0.0.1:0"]
+        for s in sets:
+            command += ["--set", s]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+
+    def words(self):
+        with open(self.place.scorer_log, "rb") as f:
+            f.seek(self.read_from)
+            return f.read().decode("utf-8", "replace")
+
+    def kill(self):
+        self.process.kill()
+        code = self.process.wait()
+        self.log.close()
+        if code != -signal.SIGKILL:
+            raise Failure("the scorer ended by itself with status %d: %s" % (code, self.words()[-600:]))
+
+    def digest(self):
+        """What /digest says as a dictionary; empty before there is a model."""
+        port = re.findall(r"component=scorer msg=listening.* admin_port=(\d+)", self.words())
+        if not port:
+            return {}
+        return dict(w.split("=", 1) for w in page("127.0.0.1:" + port[-1], "/digest").split() if "=" in w)
+
+    def wait_version(self, version, patience):
+        end = time.monotonic() + patience
+        while True:
+            if self.process.poll() is not None:
+                raise Failure("the scorer ended with status %d: %s" % (self.process.returncode, self.words()[-600:]))
+            try:
+                said = self.digest()
+            except OSError:
+                said = {}
+            if said.get("version") == str(version):
+                return said
+            if time.monotonic() > end:
+                raise Failure("the scorer is at %s, not at version %d, after %d s" % (said, version, patience))
+            time.sleep(0.1)
+
+    def stop(self, patience):
+        self.process.terminate()
+        try:
+            code = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise Failure("the scorer did not end within %d s of SIGTERM" % patience) from None
+        self.log.close()
+        if code:
+            raise Failure("the scorer ended with status %d: %s" % (code, self.words()[-600:]))

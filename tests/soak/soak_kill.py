@@ -17,18 +17,21 @@ from collections import Counter
 
 import evidence
 import fates
-from machines import Broker, Failure, Feeder, Place, Trainer
+from machines import Broker, Failure, Feeder, Place, Scorer, Trainer
 from stream import Stream
 
 TOPICS = ("impressions", "clicks", "conversions")
 RULES = fates.Rules(steps=("click", "conversion"), windows=(1_000_000, 2_000_000), lateness=1_000_000, orphan_wait=1_000_000,
                     max_future=3600 * 10**6, max_behind=86400 * 10**6, max_bytes=16384, fields=("user", "interests", "recent", "hour", "item", "price"))
+RECEIVED = 'sluice_trainer_events_total{state="received"}'
 PATIENCE = float(os.environ.get("SLU_TEST_PATIENCE", "120"))
 
 # Where a kill is meant to land, and how often of a hundred.
-SHARES = {"load": 26, "start": 14, "commit": 20, "flush": 16, "publish": 14, "power": 4, "both": 6}
-WITHOUT_LAYER = ("commit", "flush", "power")
+SHARES = {"early": 5, "load": 16, "start": 12, "commit": 16, "flush": 16, "slow": 8, "publish": 9, "base": 6, "both": 5, "power": 4, "backup": 3}
+WITHOUT_LAYER = ("commit", "flush", "slow", "power")
 WITHOUT_BROKER_S = 0.4
+AT_REST_S = 30
+SCORER_KILLS = 0.15  # of the scorer, for each of the trainer
 
 
 def plan(rng, kills, layer):
@@ -38,6 +41,9 @@ def plan(rng, kills, layer):
     while len(places) < kills:
         places += rng.choices(list(shares), list(shares.values()))
     rng.shuffle(places)
+    if "early" in places:  # with an empty store, all partitions are such as were never used
+        places.remove("early")
+        places.insert(0, "early")
     return places
 
 
@@ -46,11 +52,14 @@ def fault_of(rng, place):
     if place == "commit":
         op = rng.choice(("write", "write", "sync"))
         return "%s:*.log:%d:%s" % (op, rng.randrange(1, 40), rng.choice(("kill", "kill-after", "torn")))
+    if place == "slow":  # learning goes on while a commit is on its way to a disk that takes its time
+        return "%s:*.log:*:delay=%d;sync:*.log:%d:%s" % (rng.choice(("sync", "sync", "write")), rng.choice((20, 60, 200)), rng.randrange(2, 14),
+                                                         rng.choice(("kill", "kill-after", "log")))
     if place == "flush":
         op, glob, most = rng.choice((("open", "*.sst", 6), ("write", "*.sst", 12), ("sync", "*.sst", 6), ("write", "MANIFEST-*", 8),
                                      ("sync", "MANIFEST-*", 6), ("rename", "*", 3), ("unlink", "*.sst", 4), ("unlink", "*.log", 2),
                                      ("open", "*.log", 3), ("close", "*.sst", 6)))
-        return "%s:%s:%d:%s" % (op, glob, rng.randrange(1, most * rng.choice((1, 6)) + 1), rng.choice(("kill", "kill-after", "torn")))
+        return "%s:%s:%d:%s" % (op, glob, rng.randrange(1, most * rng.choice((1, 4, 8)) + 1), rng.choice(("kill", "kill-after", "torn")))
     if place == "publish":
         return "write:*.log:%d:kill-after" % rng.randrange(1, 30)
     return "%s:*:%d:powercut" % (rng.choice(("write", "sync")), rng.randrange(4, 60))
@@ -64,11 +73,12 @@ class Soak:
         self.broker = Broker(place)
         span_us = events * 1200 + 600 * 10**6
         self.stream = Stream(seed, int(time.time() * 1e6) - span_us)
-        self.feeder = self.trainer = None
+        self.feeder = self.trainer = self.scorer = None
+        self.partitions = dict.fromkeys(TOPICS, 4)
         self.typical_start = 0.5
         self.lives, self.landed = Counter(), Counter()
         self.samples = {}  # version -> digest, of stores whose trainer lay dead
-        self.done = self.broker_kills = 0
+        self.done = self.broker_kills = self.scorer_kills = 0
         self.layer = os.path.exists(place.fault_layer)
 
     def say(self, text):
@@ -87,9 +97,9 @@ class Soak:
             self.feed(0.4 + 0.6 * min(1, (time.monotonic() - begin) / max(seconds, 0.1)))
             time.sleep(0.005)
 
-    def open_life(self, faults=None):
+    def open_life(self, faults=None, sets=()):
         self.feed(0.4)  # so that there is a backlog
-        self.trainer = Trainer(self.place, self.broker, self.sets, faults)
+        self.trainer = Trainer(self.place, self.broker, [*self.sets, *sets], faults)
 
     def started(self):
         if not self.trainer.wait_started(PATIENCE):
@@ -101,7 +111,7 @@ class Soak:
         """Until the layer kills it; if the call it waits for does not come, by hand."""
         self.open_life(fault_of(self.rng, place))
         if self.trainer.wait_started(PATIENCE):
-            self.live(2.5, until=lambda: not self.trainer.alive())
+            self.live(4 if place == "flush" else 2.5, until=lambda: not self.trainer.alive())
         by_layer = not self.trainer.alive()
         self.trainer.kill()
         when = "running" if self.trainer.started() else "starting"
@@ -142,6 +152,97 @@ class Soak:
         self.landed["publish, broker halted"] += 1
         return "publish, broker halted"
 
+    def inside_base(self):
+        """A base goes out in many small pieces, one after the other."""
+        self.open_life(sets=("publish.chunk=4KiB", "publish.base_every=1s"))
+        self.started()
+        moment = self.rng.random() * self.rng.choice((0.1, 0.3, 1.5))
+        self.live(moment)
+        self.trainer.kill()
+        out = self.trainer.words().count('msg="published base"')
+        self.landed["base, the first on its way" if not out else "base, %d out" % out if out < 3 else "base, more out"] += 1
+        return "base, after %.0f ms, %d out" % (moment * 1000, out)
+
+    def while_copying(self):
+        """A copy of the live store is being made; what it leaves is a whole one or none, and can be put in place by a command
+        that is killed and given again."""
+        self.open_life()
+        self.started()
+        self.live(self.rng.random() * 0.3)
+        copy = os.path.join(self.place.work, "copy-%d" % self.done)
+        maker = subprocess.Popen([self.place.store_tool, "backup", "--store", self.place.store, "--to", copy], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True)
+        self.live(self.rng.random() * self.rng.choice((0.05, 0.8)))
+        self.trainer.kill()
+        maker.communicate(timeout=PATIENCE)
+        made = maker.returncode == 0
+        if made:
+            self.restore(copy)
+        elif os.path.exists(os.path.join(copy, "BACKUP")):
+            self.store_says("verify", "--backup", copy)  # it had just become whole
+        shutil.rmtree(copy, ignore_errors=True)
+        self.landed["backup, made" if made else "backup, under way"] += 1
+        return "backup, %s" % ("made" if made else "under way")
+
+    def store_says(self, *words):
+        done = subprocess.run([self.place.store_tool, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Failure("sluice-store %s: %s %s" % (" ".join(words), done.stdout.strip()[-300:], done.stderr.strip()[-300:]))
+        return done.stdout.strip()
+
+    def restore(self, copy):
+        target = os.path.join(self.place.work, "restored")
+        command = [self.place.store_tool, "restore", "--backup", copy, "--store", target, "--replace"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(self.rng.random() * 0.05)
+        process.kill()
+        process.wait()
+        self.store_says(*command[1:])
+        self.store_says("verify", "--store", target)
+        for name in os.listdir(self.place.work):
+            if name.startswith("restored"):
+                shutil.rmtree(os.path.join(self.place.work, name))
+
+    def new_partition(self, events=60):
+        """A partition of which nothing was ever used, with events in it."""
+        topic = self.rng.choice(TOPICS)
+        number = self.partitions[topic]
+        self.partitions[topic] += 1
+        self.broker.admin("grow", topic, self.partitions[topic])
+        return "%s/%d with %d events" % (topic, number, self.feeder.aside(self.broker, events, topic, number))
+
+    def wait_received(self, enough, what):
+        end = time.monotonic() + PATIENCE
+        while self.trainer.alive() and not enough(self.trainer.metrics()[RECEIVED]):
+            if time.monotonic() > end:
+                raise Failure("%s: not within %d s" % (what, PATIENCE))
+            time.sleep(0.02)
+
+    def early(self):
+        """The trainer starts before its broker answers, and all that waits for it is in partitions that it has never used."""
+        place = "nothing used"
+        if self.trainer:
+            self.open_life()
+            self.started()
+            self.wait_received(lambda n: n >= len(self.feeder.produced), "what was produced is read")
+            self.trainer.kill()
+            place = ", ".join(self.new_partition(150) for _ in range(2))
+        else:
+            self.feed(0.8)
+            time.sleep(0.5)
+        self.broker.kill()
+        self.trainer = Trainer(self.place, self.broker, self.sets)
+        self.started()
+        time.sleep(0.2 + self.rng.random() * 0.5)
+        self.broker.start()
+        self.broker_kills += 1
+        before = self.trainer.metrics()[RECEIVED]
+        self.wait_received(lambda n: n > before, "something is read after the broker came")
+        self.live(self.rng.random() * 0.5)
+        self.trainer.kill()
+        self.landed["started before its broker"] += 1
+        return "started before its broker, %s" % place
+
     def both(self):
         self.open_life()
         self.started()
@@ -158,10 +259,14 @@ class Soak:
         return "trainer and broker, %s first" % ("broker" if first else "trainer")
 
     def broker_alone(self):
-        """The broker dies and comes back while the trainer lives; no kill of the trainer."""
+        """The broker dies and comes back while the trainer lives, perhaps when a partition has just been found; no kill of
+        the trainer."""
         self.open_life()
         self.started()
         self.live(self.rng.random() * 0.5)
+        if self.rng.random() < 0.5:
+            self.new_partition()
+            self.live(self.rng.random() * 0.2)
         self.broker.kill()
         self.live(WITHOUT_BROKER_S)
         if not self.trainer.alive():
@@ -181,9 +286,19 @@ class Soak:
             where = self.while_publishing()
         elif place == "both":
             where = self.both()
+        elif place == "early":
+            where = self.early()
+        elif place == "base":
+            where = self.inside_base()
+        elif place == "backup":
+            where = self.while_copying()
         else:
             where = self.by_fault(place)
         self.done += 1
+        if self.rng.random() < SCORER_KILLS:
+            self.scorer.kill()
+            self.scorer_kills += 1
+            self.scorer = Scorer(self.place, self.broker, self.sets)
         self.say("kill %d: %s; %d events produced" % (self.done, where, len(self.feeder.produced)))
 
     def take_sample(self):
@@ -203,13 +318,13 @@ class Soak:
         self.broker.admin("create", "deltas", 1)
         self.broker.admin("create", "dead-letters", 2)
         self.feeder = Feeder(self.broker, self.stream, self.events)
+        self.scorer = Scorer(self.place, self.broker, self.sets)
         places = plan(self.rng, self.kills, self.layer)
         sampled = set(self.rng.sample(range(self.kills), min(self.kills, max(2, self.kills // 20))))
         broker_at = set(range(12, self.kills, 25)) or {self.kills // 2}
         for i, place in enumerate(places):
             if i == self.kills * 3 // 5:
-                self.broker.admin("grow", "conversions", 6)
-                self.say("topic conversions has 6 partitions now")
+                self.say("a new partition: %s" % self.new_partition())
             if i in broker_at:
                 self.broker_alone()
             self.one(place)
@@ -222,20 +337,38 @@ class Soak:
         self.started()
         self.feeder.finish(PATIENCE)
         total = sum(int(self.broker.admin("count", t)) for t in TOPICS)
-        quiet, last = time.monotonic(), None
-        end = quiet + PATIENCE + total / 1000
+        still, last = time.monotonic(), None
+        end = still + PATIENCE + total / 1000
         while True:
             m = self.trainer.metrics()
-            state = m["sluice_trainer_version"], m['sluice_trainer_events_total{state="received"}'], m["sluice_trainer_outbox"]
-            if state != last or state[1] < total or state[2]:
-                quiet, last = time.monotonic(), state
-            if time.monotonic() - quiet > 4:  # longer than join.idle_timeout: partitions have fallen silent
+            state = m["sluice_trainer_version"], m[RECEIVED], m["sluice_trainer_outbox"]
+            if state != last:
+                still, last = time.monotonic(), state
+            complete = state[1] >= total and not state[2]
+            # Longer than join.idle_timeout: partitions have fallen silent. What is not complete then never will be.
+            if time.monotonic() - still > (4 if complete else AT_REST_S):
                 break
             if time.monotonic() > end or not self.trainer.alive():
                 raise Failure("the trainer did not come to rest: version %d, received %d of %d, outbox %d" % (*state[:2], total, state[2]))
             time.sleep(0.25)
         self.trainer.stop(60)
         return m, total
+
+    def compare_scorer(self):
+        """The scorer has the trainer's model, in memory and in its store. Problems."""
+        def sum_of(store):
+            return sorted(line.split() for line in self.store_says("sum", "--store", store).splitlines() if not line.startswith("store"))
+        want = sum_of(self.place.store)
+        told = {"_".join(words[:-1]): words[-1] for words in want}
+        said = self.scorer.wait_version(int(told["version"]), PATIENCE)
+        problems = ["the scorer has %s %s, the trainer %s" % (k, said[k], told[k]) for k in ("rows", "row_sum", "dense_digest") if said[k] != told[k]]
+        if "delta refused" in self.scorer.words():
+            problems.append("the scorer refused a version")
+        self.scorer.stop(60)
+        if sum_of(self.place.scorer_store) != want:
+            problems.append("the scorer's store sums up to %s, the trainer's to %s" % (sum_of(self.place.scorer_store), want))
+        self.say("scorer: version %s, %s rows, after %d kills of it" % (told["version"], told["rows"], self.scorer_kills))
+        return problems
 
     # ---- the account
 
@@ -248,7 +381,8 @@ class Soak:
             command += ["--set", s]
         done = subprocess.run(command + (["--until", str(until)] if until else []), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode and "is not that of" not in done.stderr:
-            raise Failure("the replay: %s" % done.stderr.strip()[-400:])
+            said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and not line.startswith("[")]
+            return "none, the replay says " + " ".join(said)[-300:]
         with open(report, encoding="utf-8") as f:
             return json.load(f)["digest"]
 
@@ -256,11 +390,13 @@ class Soak:
         live = json.loads(subprocess.run([self.place.store_tool, "info", "--store", self.place.store, "--json"], stdout=subprocess.PIPE,
                                          check=True).stdout)
         problems = []
-        if self.replayed("fresh") != live["model_digest"]:
-            problems.append("version %d: the uninterrupted run has another digest" % live["version"])
+        digest = self.replayed("fresh")
+        if digest != live["model_digest"]:
+            problems.append("version %d: the uninterrupted run has another digest: %s" % (live["version"], digest))
         for version in sorted(self.samples):
-            if self.replayed("chain", version) != self.samples[version]:
-                problems.append("version %d: --until has another digest than the live store had" % version)
+            digest = self.replayed("chain", version)
+            if digest != self.samples[version]:
+                problems.append("version %d: --until has another digest than the live store had: %s" % (version, digest))
         self.say("digests: version %d and %d versions on the way" % (live["version"], len(self.samples)))
         return live["version"], problems
 
@@ -281,6 +417,10 @@ class Soak:
         problems = [text for r in results for text in r[2]]
         deltas, again = evidence.check_deltas(evidence.topic(p.kafka_tool, brokers, "deltas"), newest)
         problems += deltas
+        seen, kept = evidence.crosses(self.feeder.produced), evidence.rows_of_last_table(p.store_tool, p.store)
+        if kept > seen * 0.8:
+            problems.append("%d rows for %d pairs of user and item: hardly any has expired" % (kept, seen))
+        self.say("pairs of user and item: %d seen, %d have a row" % (seen, kept))
         told = {s: int(metrics['sluice_trainer_events_total{state="%s"}' % s]) for s in ("received", "learned", "waiting", "dead")}
         wanted = {"received": total, "learned": want.learned, "waiting": want.waiting_events(), "dead": len(want.letters)}
         if told != wanted:
@@ -299,6 +439,9 @@ class Soak:
         if self.trainer and self.trainer.alive():
             self.trainer.process.kill()
             self.trainer.process.wait()
+        if self.scorer and self.scorer.process.poll() is None:
+            self.scorer.process.kill()
+            self.scorer.process.wait()
         if self.feeder:
             self.feeder.stop()
         if self.broker.address:
@@ -309,8 +452,10 @@ def soak(s):
     s.run()
     killed_s = time.monotonic() - s.began
     metrics, total = s.finish()
+    scorer = s.compare_scorer()
     newest, digests = s.compare_digests()
     lost, doubled, problems = s.count(metrics, total, newest)
+    problems += scorer
     for text in digests + problems:
         s.say("WRONG: %s" % text)
     for where, n in sorted(s.landed.items()):
@@ -330,6 +475,7 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--events", type=int, default=300000)
     ap.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    ap.add_argument("--trainer", help="another program in its place")
     a = ap.parse_args()
     if os.environ.get("SLU_SKIP_KAFKA") == "1":
         print("skipped: SLU_SKIP_KAFKA=1, so there is no Kafka broker to test against", file=sys.stderr)
@@ -337,7 +483,9 @@ def main():
     work = a.work or os.path.join(a.build, "tests/work/soak-%d" % os.getpid())
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
-    s = Soak(Place(root, a.build, work), a.kills, a.seed, a.events, a.set)
+    place = Place(root, a.build, work)
+    place.trainer = a.trainer or place.trainer
+    s = Soak(place, a.kills, a.seed, a.events, a.set)
     s.say("seed %d: %d kills, %d events, below %s" % (a.seed, a.kills, a.events, work))
     ok = False
     try:
