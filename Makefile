@@ -58,8 +58,8 @@ valgrind: build ## Unit tests under valgrind. TESTS=regex: only those
 	@command -v valgrind >/dev/null || { echo 'install valgrind first: apt-get install valgrind' >&2; exit 1; }
 	@deploy/valgrind.sh $(BUILD) '$(TESTS)'
 
-soak-faults: build ## A kill, an error, a torn write and a power cut at every file call of a short run of a store (half an hour)
-	@SLU_FAULT_EVERY=1 SLU_TEST_TIMEOUT=7200 $(BUILD)/tests/test_store_faults
+soak-faults: build ## A kill, an error, a torn write and a power cut at every file call of a short run of a store (hours). MINUTES=15: as many as fit, chosen by SEED
+	@SLU_TEST_TIMEOUT=86400 $(if $(MINUTES),SLU_FAULT_SECONDS=$$(( $(MINUTES) * 60 )),SLU_FAULT_EVERY=1) $(if $(SEED),SLU_TEST_SEED=$(SEED)) $(BUILD)/tests/test_store_faults
 
 fuzz: deps-fuzz ## Run fuzzers for FUZZ_SECONDS each, FUZZ_JOBS at a time, in build-fuzz/; prints a table. FUZZ=names: only those
 	@test -f build-fuzz/build.ninja || $(call configure,build-fuzz,-DSLU_FUZZ=ON -DCMAKE_C_COMPILER=clang)
@@ -77,6 +77,9 @@ soak-hoard: build ## A scorer beside CONNECTIONS (5000) that are opened and ask 
 
 soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, also cuts of power) under EVENTS events, then count: kills=.. events=.. lost=.. doubled=.. digest=.. SEED=number
 	@python3 tests/soak/soak_kill.py --build $(BUILD) --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --events $(or $(EVENTS),300000)
+
+soak-sabotage: build ## The soak's own test: small soaks of a trainer with a defect to order, each of which has to be found
+	@python3 tests/soak/test_sabotage.py $(BUILD)
 
 bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time
 	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity)

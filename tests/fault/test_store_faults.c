@@ -2,8 +2,10 @@
  * last acknowledged commit (or the one that was being written), or it is refused in words that help.
  *
  * The work (store_work.h) is done by this program again, as a child under libslu_fault.so. By default a
- * sample of all points is tried; SLU_FAULT_EVERY=1 goes through every call of the run (make soak-faults).
+ * sample of all points is tried; SLU_FAULT_EVERY=1 goes through every call of the run (make soak-faults),
+ * which takes hours; SLU_FAULT_SECONDS=N tries as many as fit into about that time, none of them twice.
  * SLU_TEST_SEED chooses the sample. */
+#include "base/clock.h"
 #include "tests/fault/store_work.h"
 #include "tests/store_sample.h"
 #include "tests/suite.h"
@@ -228,26 +230,69 @@ static void one_fault(const char *op, uint64_t nth, const char *action)
     sample_remove(sample_path);
 }
 
-/* All points, or some of them: the first ones (the start), the last, and a few between by chance. */
-static void faults_at(const char *op, const char *const *actions)
+static uint64_t seed(void)
 {
-    static uint64_t seed;
-    uint64_t n = count_calls(op), tried = 0;
-    if (!seed)
-        seed = sample_seed(41);
-    ck_assert_msg(n > 0, "%s is never called", op);
+    static uint64_t chosen;
+    return chosen = chosen ? chosen : sample_seed(41);
+}
+
+/* All points, or some of them: the last, and a few between by chance. */
+static uint64_t some_faults(const char *op, uint64_t n, const char *const *actions)
+{
+    uint64_t tried = 0;
     for (; *actions; actions++) {
         for (uint64_t i = 1; i <= n; i++) {
             bool chosen = every() || i == n;
             for (int b = 0; b < BRIEF && !chosen; b++)
-                chosen = i == 1 + slu_mix64(seed + (uint64_t)b * 77 + (uint64_t)(*actions)[0]) % n;
+                chosen = i == 1 + slu_mix64(seed() + (uint64_t)b * 77 + (uint64_t)(*actions)[0]) % n;
             if (!chosen)
                 continue;
             one_fault(op, i, *actions);
             tried++;
         }
     }
-    printf("%s: %llu calls, %llu faults tried\n", op, (unsigned long long)n, (unsigned long long)tried);
+    return tried;
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    return b ? common_divisor(b, a % b) : a;
+}
+
+/* Points in an order by chance, none twice, while there is time: |share| of a hundred of all of it. */
+static uint64_t timed_faults(const char *op, uint64_t n, const char *const *actions, int share, uint64_t *hit)
+{
+    int64_t end =
+        slu_mono_us(&slu_system_clock) + atoll(getenv("SLU_FAULT_SECONDS")) * SLU_SECOND_US * share / 100;
+    uint64_t kinds = 0, k = 0;
+    while (actions[kinds])
+        kinds++;
+    uint64_t all = n * kinds, at = slu_mix64(seed()) % all, step = 1 + slu_mix64(seed() + 1) % all;
+    while (common_divisor(step, all) != 1)
+        step++;
+    bool *seen = calloc(n, sizeof *seen);
+    ck_assert_ptr_nonnull(seen);
+    for (; k < all && slu_mono_us(&slu_system_clock) < end; k++, at = (at + step) % all) {
+        *hit += !seen[at / kinds];
+        seen[at / kinds] = true;
+        one_fault(op, 1 + at / kinds, actions[at % kinds]);
+    }
+    free(seen);
+    return k;
+}
+
+static void faults_at(const char *op, int share, const char *const *actions)
+{
+    uint64_t n = count_calls(op), hit = 0, tried;
+    ck_assert_msg(n > 0, "%s is never called", op);
+    if (getenv("SLU_FAULT_SECONDS")) {
+        tried = timed_faults(op, n, actions, share, &hit);
+        printf("%s: %llu of %llu calls, ", op, (unsigned long long)hit, (unsigned long long)n);
+    } else {
+        tried = some_faults(op, n, actions);
+        printf("%s: %llu calls, ", op, (unsigned long long)n);
+    }
+    printf("%llu faults tried\n", (unsigned long long)tried);
     fflush(stdout);
 }
 
@@ -260,7 +305,7 @@ static void faults_at(const char *op, const char *const *actions)
 START_TEST(fault_at_writes)
 {
     setup();
-    faults_at("write", ACTIONS("kill", "torn", "powercut", "enospc", "eio", "short"));
+    faults_at("write", 30, ACTIONS("kill", "torn", "powercut", "enospc", "eio", "short"));
     sample_teardown();
 }
 END_TEST
@@ -268,7 +313,7 @@ END_TEST
 START_TEST(fault_at_syncs)
 {
     setup();
-    faults_at("sync", ACTIONS("kill", "kill-after", "powercut", "eio"));
+    faults_at("sync", 22, ACTIONS("kill", "kill-after", "powercut", "eio"));
     sample_teardown();
 }
 END_TEST
@@ -276,10 +321,10 @@ END_TEST
 START_TEST(fault_at_names)
 {
     setup();
-    faults_at("rename", ACTIONS("kill", "kill-after", "powercut", "eio", "enospc"));
-    faults_at("unlink", ACTIONS("kill", "powercut", "eio"));
-    faults_at("open", ACTIONS("kill", "powercut", "eio", "enospc"));
-    faults_at("mkdir", ACTIONS("kill", "kill-after", "enospc"));
+    faults_at("rename", 6, ACTIONS("kill", "kill-after", "powercut", "eio", "enospc"));
+    faults_at("unlink", 6, ACTIONS("kill", "powercut", "eio"));
+    faults_at("open", 10, ACTIONS("kill", "powercut", "eio", "enospc"));
+    faults_at("mkdir", 1, ACTIONS("kill", "kill-after", "enospc"));
     sample_teardown();
 }
 END_TEST
@@ -287,9 +332,9 @@ END_TEST
 START_TEST(fault_at_sizes_and_lists)
 {
     setup();
-    faults_at("truncate|allocate", ACTIONS("kill", "eio", "enospc"));
-    faults_at("list", ACTIONS("kill", "eio"));
-    faults_at("read", ACTIONS("eio", "short"));
+    faults_at("truncate|allocate", 10, ACTIONS("kill", "eio", "enospc"));
+    faults_at("list", 5, ACTIONS("kill", "eio"));
+    faults_at("read", 10, ACTIONS("eio", "short"));
     sample_teardown();
 }
 END_TEST
