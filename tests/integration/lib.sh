@@ -52,6 +52,18 @@ start_broker() {
     say "broker at $brokers"
 }
 
+# A port that nobody listens on, below the range of outgoing connections.
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 12000))
+        if ! (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return
+        fi
+    done
+}
+
 create_topics() {
     "$tool" "$brokers" create events 4
     "$tool" "$brokers" create steps 4
@@ -74,9 +86,11 @@ start_trainer() {
         >>"$work/trainer.log" 2>&1 & # not run_trainer: $! has to be the trainer itself
     trainer_pid=$!
     local end=$((SECONDS + patience))
+    local ended=
     while ! admin=$(tail -n +$((lines + 1)) "$work/trainer.log" | grep -o 'msg=started.* admin=[^ ]*' | sed 's/.*admin=//'); do
-        kill -0 "$trainer_pid" 2>/dev/null || fail "the trainer ended at its start"
+        [ -z "$ended" ] || fail "the trainer ended at its start"
         [ $SECONDS -lt $end ] || fail "the trainer did not start"
+        kill -0 "$trainer_pid" 2>/dev/null || ended=1 # perhaps after its first line: look once more
         sleep 0.1
     done
 }
@@ -89,10 +103,10 @@ kill_trainer() {
 
 # SIGTERM; fails unless it exits 0.
 stop_trainer() {
-    local status=0 end=$((SECONDS + 40))
+    local status=0 end=$((SECONDS + patience))
     kill -TERM "$trainer_pid"
     while kill -0 "$trainer_pid" 2>/dev/null; do
-        [ $SECONDS -lt $end ] || fail "the trainer did not end within 40 s of SIGTERM"
+        [ $SECONDS -lt $end ] || fail "the trainer did not end within $patience s of SIGTERM"
         sleep 0.1
     done
     wait "$trainer_pid" || status=$?
@@ -146,6 +160,21 @@ wait_for() {
 
 received_is() {
     [ "$(events received)" = "$1" ]
+}
+
+received_over() {
+    [ "$(events received)" -gt "$1" ] 2>/dev/null
+}
+
+# For wait_for: a metric has been the same for so many seconds.
+rests() { # SECONDS METRIC
+    local before now second
+    before=$(metric "$2")
+    for ((second = 0; second < $1; second++)); do
+        sleep 1
+        now=$(metric "$2")
+        [ -n "$now" ] && [ "$now" = "$before" ] || return 1
+    done
 }
 
 nothing_unacknowledged() {

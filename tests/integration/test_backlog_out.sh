@@ -23,12 +23,8 @@ paused() {
 wait_for "a pause" paused 1
 log_says "the outbox is full (publish.outbox); reading pauses" || fail "the log does not tell of the pause"
 # The page follows a moment later: what counts is where it comes to rest.
-at_rest() {
-    got=$(events received)
-    sleep 1
-    [ "$(events received)" = "$got" ]
-}
-wait_for "rest" at_rest
+wait_for "rest" rests 3 'sluice_trainer_events_total{state="received"}'
+got=$(events received)
 [ "$got" -lt "$total" ] || fail "all was read before the outbox was full"
 bytes=$(metric sluice_trainer_outbox_bytes)
 [ "$bytes" -lt 2500000 ] || fail "the outbox has $bytes bytes, 1 MiB and one commit are allowed"

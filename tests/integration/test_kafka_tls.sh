@@ -11,8 +11,10 @@ mkdir -p "$certs" "$work/broker"
 "$SLU_BUILD/tests/tls_certificates" "$certs"
 
 # Three ports below the range of outgoing connections.
-plain=$((20000 + RANDOM % 3900))
-secure=$((plain + 4000)) controller=$((plain + 8000))
+plain=$(free_port) secure=$(free_port) controller=$(free_port)
+while [ "$secure" = "$plain" ] || [ "$controller" = "$plain" ] || [ "$controller" = "$secure" ]; do
+    secure=$(free_port) controller=$(free_port)
+done
 echo "$controller" >"$work/broker/controller-port"
 export SLU_TEST_PASSWORD="c4n4ry of #joe" SLU_TEST_SCRAM=c4n4ry-of-anna
 export SLU_BROKER_FORMAT="--add-scram SCRAM-SHA-512=[name=anna,password=$SLU_TEST_SCRAM]"

@@ -22,7 +22,7 @@ producer_pid=
 wait_for "all $total events" received_is "$total"
 check_balance
 expect "duplicates" "$(dead duplicate)" "$doubled"
-sleep 3 # nothing more may come
+wait_for "rest" rests 3 sluice_trainer_version # longer than join.idle_timeout; nothing more may come
 expect "received" "$(events received)" "$total"
 wait_for "acknowledged deltas" nothing_unacknowledged
 stop_trainer

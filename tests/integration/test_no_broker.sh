@@ -2,7 +2,7 @@
 # A broker that is not there: a clear message, attempts that go on, and --check that ends.
 source "$(dirname "$0")/lib.sh"
 
-port=$((20000 + RANDOM % 12000))
+port=$(free_port)
 brokers=127.0.0.1:$port
 
 say "--check"

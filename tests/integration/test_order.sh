@@ -40,14 +40,14 @@ generate 11 12000 "$work/events"
 total=$(wc -l <"$work/events")
 "$tool" "$brokers" produce 3000 <"$work/events" >/dev/null &
 producer_pid=$!
-for pause in 1.5 0.8; do
+for enough in 1500 4000; do
     start_trainer
-    sleep "$pause"
+    wait_for "$enough events" received_over "$enough"
     kill_trainer
-    say "killed after $pause s"
+    say "killed after $enough events"
 done
 start_trainer
-sleep 0.7
+wait_for "6000 events" received_over 6000
 stop_trainer # the store may be copied while nobody writes
 cp -r "$work/store" "$work/copy"
 early=$(stored_version "$work/copy")
@@ -56,7 +56,8 @@ start_trainer
 wait "$producer_pid" || fail "not all events were produced"
 producer_pid=
 wait_for "all $total events" received_is "$total"
-sleep 3 # partitions fall silent, the last samples are learned: that is part of the order, too
+# Partitions fall silent, the last samples are learned: that is part of the order, too.
+wait_for "rest" rests 3 sluice_trainer_version
 
 say "beside the live trainer"
 run_replay --from-store "$work/store" || fail "the replay beside the trainer: $(tail -3 "$work/replay.log")"

@@ -18,11 +18,12 @@ trap stop_all EXIT
 fast=(--set training.commit_every=200ms --set training.max_batch_delay=10m --set publish.base_every=10s
       --set "backup.path=$work/backups" --set backup.keep=3 --set admin.trainer=127.0.0.1:0)
 
+# No request may fail: on a loaded machine some wait longer than serving.max_wait would let them.
 start_scorer() {
     local lines=0
     [ ! -f "$work/scorer.log" ] || lines=$(wc -l <"$work/scorer.log")
     "$SLU_BUILD/bin/sluice-scorer" --config "$config" --set "kafka.brokers=$brokers" --set "serving.store=$work/scorer" \
-        --set serving.listen=127.0.0.1:0 --set admin.scorer=127.0.0.1:0 --set "backup.path=$work/backups" \
+        --set serving.listen=127.0.0.1:0 --set serving.max_wait=0s --set admin.scorer=127.0.0.1:0 --set "backup.path=$work/backups" \
         >>"$work/scorer.log" 2>&1 &
     scorer_pid=$!
     scorer_news() { tail -n +$((lines + 1)) "$work/scorer.log" | grep -o "component=scorer msg=listening.*"; }

@@ -121,7 +121,7 @@ mv "$work/good" "$work/store"
 
 say "a store whose rows are not what was written"
 start_scorer # and all is well
-serves "$published" || fail "version $(metric sluice_scorer_version) after the disk was well again"
+wait_for "the version that was stored" serves "$published"
 stop_scorer
 cp -a "$work/store" "$work/good"
 damaged=0

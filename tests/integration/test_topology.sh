@@ -121,7 +121,14 @@ start
 "$tool" "$brokers" delete "$topic"
 wait_for "word that the topic is gone" log_says "a topic is gone.*topic=deleted"
 kill -0 "$trainer_pid" || fail "the trainer ended when its topic was deleted"
-until "$tool" "$brokers" create "$topic" 2 2>/dev/null; do sleep 0.2; done
+created() {
+    "$tool" "$brokers" create "$topic" 2 2>/dev/null
+}
+end=$((SECONDS + patience))
+until created; do # the trainer may end as soon as it is there, so not wait_for
+    [ $SECONDS -lt $end ] || fail "the topic could not be made anew"
+    sleep 0.2
+done
 send 2 900
 status=0
 wait "$trainer_pid" || status=$?

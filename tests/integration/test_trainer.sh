@@ -17,9 +17,9 @@ wait_for "all $total events" received_is "$total"
 wait_for "acknowledged deltas" nothing_unacknowledged
 check_balance
 expect "duplicates" "$(dead duplicate)" "$doubled"
-[ "$(metric sluice_trainer_samples_total)" -ge 8000 ] || fail "fewer samples than impressions were learned"
-[ "$("$tool" "$brokers" count deltas)" -ge 2 ] || fail "no base and delta in the delta topic"
-[ "$(get /readyz)" = ready ] || fail "/readyz does not say ready: $(get /readyz)"
+wait_for "a sample for each impression" eval '[ "$(metric sluice_trainer_samples_total)" -ge 8000 ]'
+wait_for "base and delta in the delta topic" eval '[ "$("$tool" "$brokers" count deltas)" -ge 2 ]'
+wait_for "readiness" eval '[ "$(get /readyz)" = ready ]'
 page=$(get /)
 [[ $page == *"<td>click<td>"* ]] || fail "the status page has no row for the task click"
 reported() {
