@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""tests/soak/test_sabotage.py [BUILD]: small soaks of a trainer with a defect to order (spoil.c). Each has to be found, by the
+"""tests/soak/test_sabotage.py [BUILD [DEFECT...]]: small soaks of a trainer with a defect to order (spoil.c). Each has to be found, by the
 evidence that is there for it; the same trainer without a defect has to pass. `make soak-sabotage` runs it, a few minutes.
 
 How many kills a defect needs: a wrong offset tells only when a trainer starts from the version that has it, so if one of
 N versions has, K kills miss it with the probability (1 - 1/N)^K: of one in nine, 39 % after 8 kills, 1 % after 39,
-6e-11 after 200. What stands in the store for good (rows, join records, counters, letters) tells without any kill."""
+6e-11 after 200. What stands in the store for good (join records, counters, letters) tells without any kill; a row that
+was written wrong is written anew as long as its trainer lives, so it takes enough of them for some to be there at the end."""
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ CASES = (
     ("offset-high", 2, lambda lost, doubled, digest, said: lost > 0),
     ("letter", 20, lambda lost, doubled, digest, said: lost > 0 and "WRONG: no dead letter for" in said),
     ("label", 50, lambda lost, doubled, digest, said: not lost and not doubled and digest == "different"),
-    ("float", 500, lambda lost, doubled, digest, said: not lost and not doubled and digest == "different"),
+    ("float", 20, lambda lost, doubled, digest, said: not lost and not doubled and digest == "different"),
 )
 LINE = re.compile(r"^kills=\d+ events=\d+ lost=(\d+) doubled=(\d+) digest=(\w+)$", re.M)
 
@@ -29,6 +30,8 @@ def main():
     build = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "../../build")
     missed = 0
     for defect, every, found in CASES:
+        if len(sys.argv) > 2 and defect not in sys.argv[2:]:
+            continue
         work = os.path.join(build, "tests/work/sabotage-%d" % os.getpid())
         done = subprocess.run([sys.executable, os.path.join(HERE, "soak_kill.py"), "--build", build, "--work", work, "--kills", str(KILLS),
                                "--events", str(EVENTS), "--seed", str(SEED), "--trainer", os.path.join(build, "tests/spoiled_trainer")],
