@@ -118,7 +118,8 @@ typedef struct slu_join_opts {
     int64_t max_future_us; /* events further ahead of the arrival clock are dead letters; 0: not checked */
     int64_t max_behind_us; /* a partition whose events are older at their arrival does not hold the watermark;
                               0: all do */
-    uint64_t cache_bytes;  /* join state kept in memory */
+    int64_t max_skew_us;  /* a partition so far ahead of the slowest one with a backlog is paused; 0: never */
+    uint64_t cache_bytes; /* join state kept in memory */
 } slu_join_opts;
 
 typedef struct slu_kv_opts {

@@ -312,6 +312,12 @@ static slu_opt table[] = {
          "backlog "
          "is none: it arrived when it was written. 0s: every partition holds.",
          .flags = OPT_LEARNED),
+    TIME("join.max_skew", O, join.max_skew_us, "10m", 0, 3650 * DAY,
+         "A partition whose newest event is further ahead of the slowest partition with a backlog is paused "
+         "until "
+         "it is half of that, so that what waits to be joined stays bounded while partitions catch up at "
+         "different "
+         "speeds. 0s: never."),
     SIZE64("join.cache", O, join.cache_bytes, "256MiB", MIB, 16 * TIB,
            "Join state kept in memory; the rest is on disk. With `training.memory` a share of that, unless "
            "written."),

@@ -21,7 +21,7 @@ struct slu_dashboard {
     const slu_options *options;
     slu_metric *events[STATES], *dead[SLU_DEAD_REASONS];
     slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *freshness;
-    slu_metric *lag, *partitions, *watermark_behind, *event_behind, *version, *loss;
+    slu_metric *lag, *partitions, *partitions_paused, *watermark_behind, *event_behind, *version, *loss;
     slu_metric *rows, *rows_created, *rows_expired, *cache_bytes, *join_records, *join_timers, *outbox,
         *outbox_bytes, *paused, *pending;
     task_metrics tasks[2 * SLU_MAX_STEPS];
@@ -114,6 +114,8 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
         slu_gauge("sluice_trainer_outbox", NULL, "Deltas and dead letters that Kafka has not acknowledged.");
     d->outbox_bytes =
         slu_gauge("sluice_trainer_outbox_bytes", NULL, "Their bytes on disk; bound publish.outbox.");
+    d->partitions_paused = slu_gauge("sluice_trainer_partitions_paused", NULL,
+                                     "Partitions that wait because they are far ahead of the slowest.");
     d->paused =
         slu_gauge("sluice_trainer_paused", NULL, "1 while reading pauses because the outbox is full.");
     d->pending = slu_gauge("sluice_trainer_pending_samples", NULL, "Samples of the open batch.");
@@ -200,6 +202,7 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         {d->commits, (double)s.commits},
         {d->lag, (double)facts->lag},
         {d->partitions, facts->partitions},
+        {d->partitions_paused, facts->waiting},
         {d->watermark_behind, behind(facts->now_us, s.watermark_us)},
         {d->event_behind, behind(facts->now_us, s.newest_event_us)},
         {d->version, (double)s.version},

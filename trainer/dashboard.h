@@ -13,6 +13,7 @@ typedef struct slu_dashboard slu_dashboard;
 typedef struct slu_dashboard_facts {
     int64_t lag;         /* messages not yet read, -1 unknown */
     uint32_t partitions; /* that the source reads */
+    uint32_t waiting;    /* of them, paused for being ahead of the others */
     int64_t now_us;      /* wall clock */
 } slu_dashboard_facts;
 

@@ -72,6 +72,7 @@ void slu_kafka_prove_again(slu_kafka_source *s)
         /* Also one of which nothing was used yet: its messages were in the batch, too. */
         seek(s, p, from >= 0 ? from : RD_KAFKA_OFFSET_BEGINNING);
     }
+    slu_kafka_resume_sought(s); /* a paused one could show nothing */
 }
 
 /* Whether |p| has to wait: nothing of it was ever used, so it cannot show anything itself, and another

@@ -129,7 +129,7 @@ void slu_kafka_drop_batch(slu_kafka_source *s)
     s->at = s->n_batch = 0;
 }
 
-static slu_kafka_partition *find_partition(slu_kafka_source *s, const rd_kafka_message_t *m)
+slu_kafka_partition *slu_kafka_find(slu_kafka_source *s, const rd_kafka_message_t *m)
 {
     const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
     for (uint32_t t = 0; t < s->options->kafka.n_topics; t++)
@@ -214,6 +214,7 @@ static void fill_record(slu_kafka_source *s, const rd_kafka_message_t *m, slu_ka
     p->at.next = m->offset + 1;
     p->at.mark = out->mark;
     p->active_us = s->newest_us = now;
+    p->stamp_us = out->arrival_us;
     p->at_end = p->idle = s->flushed = false;
 }
 
@@ -224,7 +225,7 @@ static int next_message(slu_kafka_source *s, slu_record *out, slu_error *err)
         if (s->current)
             rd_kafka_message_destroy(s->current);
         rd_kafka_message_t *m = s->current = s->batch[s->at];
-        slu_kafka_partition *p = find_partition(s, m);
+        slu_kafka_partition *p = slu_kafka_find(s, m);
         bool ordinary = !m->err || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
         if (ordinary && slu_kafka_pass_over(s, p))
             continue;
@@ -262,6 +263,7 @@ static int next_message(slu_kafka_source *s, slu_record *out, slu_error *err)
 static int fetch(slu_kafka_source *s, int timeout_ms, slu_error *err)
 {
     int64_t now = slu_steady_clock_now(&s->clock);
+    slu_kafka_asked(s);
     s->drained_us = s->empty_us;
     ssize_t n = rd_kafka_consume_batch_queue(s->queue, 0, s->batch, SLU_KAFKA_BATCH);
     if (n >= 0 && n < SLU_KAFKA_BATCH)
@@ -300,7 +302,7 @@ static bool next_idle(slu_kafka_source *s, int64_t now, slu_record *out)
     slu_kafka_partition *p = NULL;
     for (uint32_t i = 0; i < s->n; i++) {
         slu_kafka_partition *q = &s->parts[i];
-        if (!q->idle && q->at_end && (!p || q->active_us < p->active_us))
+        if (!q->idle && !q->paused && q->at_end && (!p || q->active_us < p->active_us))
             p = q;
     }
     if (!p)
@@ -487,6 +489,8 @@ static const slu_source_ops kafka_ops = {
     .partition = partition_at,
     .committed = committed,
     .lag = lag,
+    .reading = slu_kafka_reading,
+    .pause = slu_kafka_pause,
     .close = close_source,
 };
 
@@ -549,12 +553,10 @@ static int check_broker(slu_kafka_source *s, int timeout_ms, slu_error *err)
         if (none)
             rd_kafka_message_destroy(none);
         if (now_us() >= end)
-            return slu_fail(
-                err, SLU_EKAFKA,
-                "no Kafka broker answered at %s within %d ms (%s); %s",
-                s->options->kafka.brokers, timeout_ms,
-                s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e),
-                slu_broker_hint(s->trouble.reason));
+            return slu_fail(err, SLU_EKAFKA, "no Kafka broker answered at %s within %d ms (%s); %s",
+                            s->options->kafka.brokers, timeout_ms,
+                            s->trouble.reason[0] ? s->trouble.reason : rd_kafka_err2str(e),
+                            slu_broker_hint(s->trouble.reason));
     }
     for (uint32_t i = 0; i < s->options->kafka.n_topics; i++)
         if (slu_kafka_scout_ask(s->scout, i) == 0)

@@ -1,5 +1,6 @@
-/* trainer/kafka_source_state.h - the inside of the Kafka source, shared by kafka_source.c (records out) and
- * kafka_identity.c (is this still the topic that was read?). Nobody else includes it. */
+/* trainer/kafka_source_state.h - the inside of the Kafka source, shared by kafka_source.c (records out),
+ * kafka_identity.c (is this still the topic that was read?) and kafka_pause.c (partitions that wait for
+ * others). Nobody else includes it. */
 #pragma once
 #include "base/clock.h"
 #include "trainer/kafka_client.h"
@@ -18,9 +19,11 @@ typedef struct slu_kafka_partition {
     bool at_end;        /* read to its end since then, which was at |end| */
     int64_t end;
     int64_t end_us,
-        told_end_us; /* our clock when it was last known to be at its end, and as told; 0: never */
-    bool idle;       /* said so */
-    bool reread;     /* what came while its topic had to prove itself was passed over */
+        told_end_us;  /* our clock when it was last known to be at its end, and as told; 0: never */
+    int64_t stamp_us; /* of its newest message, SLU_NO_STAMP none */
+    bool idle;        /* said so */
+    bool paused;      /* not fetched for (kafka_pause.c) */
+    bool reread;      /* what came while its topic had to prove itself was passed over */
 } slu_kafka_partition;
 
 typedef struct slu_kafka_source {
@@ -44,10 +47,11 @@ typedef struct slu_kafka_source {
     rd_kafka_message_t *batch[SLU_KAFKA_BATCH]; /* [at, n_batch) wait to be handed out */
     size_t at, n_batch;
     slu_steady_clock clock;
-    int64_t told_us;    /* our clock as last told, 0: not yet */
-    int64_t empty_us;   /* our clock when all that had been fetched was taken */
-    int64_t drained_us; /* the same, before what is in |batch| was fetched */
-    int64_t newest_us;  /* monotonic: newest message of any partition, or when reading began */
+    int64_t told_us;                  /* our clock as last told, 0: not yet */
+    int64_t empty_us;                 /* our clock when all that had been fetched was taken */
+    int64_t drained_us;               /* the same, before what is in |batch| was fetched */
+    int64_t asked_us, asked_again_us; /* monotonic: when we last fetched, and first did after a stall */
+    int64_t newest_us;                /* monotonic: newest message of any partition, or when reading began */
     bool flushed;
     int64_t committed_us;
     bool commit_in_flight;
@@ -62,6 +66,8 @@ static inline const char *slu_kafka_topic(const slu_kafka_source *s, uint32_t to
 
 /* Frees what was fetched and not handed out. */
 void slu_kafka_drop_batch(slu_kafka_source *s);
+/* The partition that |m| tells of, NULL: none of ours. */
+slu_kafka_partition *slu_kafka_find(slu_kafka_source *s, const rd_kafka_message_t *m);
 
 /* ---- kafka_identity.c ---- */
 
@@ -76,3 +82,12 @@ bool slu_kafka_pass_over(slu_kafka_source *s, slu_kafka_partition *p);
 void slu_kafka_reread(slu_kafka_source *s);
 /* The broker does not have the offset of |p|. */
 int slu_kafka_take_refusal(slu_kafka_source *s, slu_kafka_partition *p, slu_error *err);
+
+/* ---- kafka_pause.c ---- */
+
+/* We ask for messages now; after a stall of ours no partition is blamed for having delivered nothing. */
+void slu_kafka_asked(slu_kafka_source *s);
+slu_reading slu_kafka_reading(slu_source *base, uint32_t i);
+void slu_kafka_pause(slu_source *base, const bool *pause, uint32_t n);
+/* All that are paused go on, each from where it was just sought to. */
+void slu_kafka_resume_sought(slu_kafka_source *s);

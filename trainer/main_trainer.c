@@ -8,6 +8,7 @@
 #include "store/keeper.h"
 #include "trainer/dashboard.h"
 #include "trainer/memory_watch.h"
+#include "trainer/pace.h"
 #include "trainer/partition_board.h"
 #include "trainer/publisher.h"
 #include <errno.h>
@@ -25,6 +26,8 @@
 #define LONGEST_WAIT_MS  100
 #define LOG_EVERY_US     (10 * SLU_SECOND_US)
 #define MIRROR_EVERY_US  (SLU_SECOND_US / 4)
+#define PACE_EVERY_US    (SLU_SECOND_US / 50)
+#define PACE_EVERY       256 /* records, whichever comes first */
 
 typedef struct trainer {
     slu_options *options;
@@ -35,11 +38,12 @@ typedef struct trainer {
     slu_pipeline *pipeline;
     slu_dashboard *dashboard;
     slu_partition_board *board;
+    slu_pace *pace;
     slu_memory_watch *memory;
     slu_admin *admin;
     slu_keeper *keeper;
     /* monotonic */
-    int64_t committed_us, mirrored_us, logged_us, base_us;
+    int64_t committed_us, mirrored_us, logged_us, paced_us, base_us;
     int64_t base_began_us, base_next_us, base_worked_us, base_longest_us; /* of the base on its way */
     uint64_t base_bytes_before, deltas_before;
     bool base_sent, paused;
@@ -48,6 +52,7 @@ typedef struct trainer {
     uint64_t commits;
     int64_t *offsets; /* (cap_offsets) scratch */
     uint32_t cap_offsets;
+    uint32_t unpaced;            /* records since the partitions were last looked at */
     _Atomic uint32_t partitions; /* for the HTTP thread */
     atomic_bool stopping;
 } trainer;
@@ -186,7 +191,8 @@ static int open_all(trainer *t, slu_error *err)
     if (!rc)
         rc = slu_kafka_source_open(t->options, t->store, 0, &t->source, err);
     t->board = slu_partition_board_new();
-    if (!rc && (!t->board || !(t->dashboard = slu_dashboard_new(t->options, t->schema))))
+    t->pace = slu_pace_new(t->options->join.max_skew_us);
+    if (!rc && (!t->board || !t->pace || !(t->dashboard = slu_dashboard_new(t->options, t->schema))))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory");
     slu_keeper_config keeper = {
         .store = t->store,
@@ -214,6 +220,7 @@ static void close_all(trainer *t, int status)
         slu_publisher_close(t->publisher);
     slu_dashboard_free(t->dashboard);
     slu_partition_board_free(t->board);
+    slu_pace_free(t->pace);
     slu_memory_watch_free(t->memory);
     slu_schema_free(t->schema);
     slu_options_free(t->options);
@@ -325,6 +332,14 @@ static int base_piece(trainer *t, slu_error *err)
     return rc == 1 || rc == SLU_EAGAIN ? 0 : rc;
 }
 
+static uint32_t waiting_partitions(const trainer *t)
+{
+    uint32_t waiting = 0;
+    for (uint32_t i = 0; i < t->source->ops->partitions(t->source); i++)
+        waiting += t->source->ops->reading(t->source, i).paused;
+    return waiting;
+}
+
 static void mirror(trainer *t, int64_t now)
 {
     double fraction;
@@ -332,11 +347,12 @@ static void mirror(trainer *t, int64_t now)
     slu_dashboard_facts facts = {
         .lag = t->source->ops->lag(t->source, &fraction),
         .partitions = t->source->ops->partitions(t->source),
+        .waiting = waiting_partitions(t),
         .now_us = slu_wall_us(&slu_system_clock),
     };
     atomic_store(&t->partitions, facts.partitions);
     slu_dashboard_update(t->dashboard, t->pipeline, &facts);
-    slu_partition_board_update(t->board, t->pipeline);
+    slu_partition_board_update(t->board, t->pipeline, t->source);
     slu_pipeline_stats s;
     slu_pipeline_get_stats(t->pipeline, &s);
     slu_memory_watch_update(t->memory, t->store, &s);
@@ -387,8 +403,14 @@ static int advance(trainer *t, int64_t now, slu_error *err)
     int rc = slu_pipeline_pump(t->pipeline, err);
     if (rc)
         return rc;
-    if (!paused(t))
-        return feed_next(t, now, err);
+    if (!paused(t)) {
+        if (++t->unpaced >= PACE_EVERY || now - t->paced_us >= PACE_EVERY_US) {
+            t->paced_us = now;
+            t->unpaced = 0;
+            rc = slu_pace_update(t->pace, t->source, t->pipeline, err);
+        }
+        return rc ? rc : feed_next(t, now, err);
+    }
     usleep(20000);
     return slu_publisher_check(t->publisher, err);
 }

@@ -4,13 +4,14 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Values of the state metric. */
-enum { FLOWS = 0, HOLDS = 1, IDLE = 2, BEHIND = 3 };
+enum { FLOWS = 0, HOLDS = 1, IDLE = 2, BEHIND = 3, PAUSED = 4 };
 
 typedef struct line {
     slu_metric *delay, *state;
-    bool behind;
+    bool behind, paused;
 } line;
 
 struct slu_partition_board {
@@ -46,7 +47,8 @@ static bool add_line(slu_partition_board *b, const slu_partition *part)
         .delay = slu_gauge("sluice_trainer_partition_delay_seconds", label,
                            "Arrival of the newest message less the newest event time of its partition."),
         .state = slu_gauge("sluice_trainer_partition_state", label,
-                           "0 flows, 1 holds event time, 2 idle, 3 behind: its clock is wrong."),
+                           "0 flows, 1 holds event time, 2 idle, 3 behind: its clock is wrong, "
+                           "4 paused: it is ahead and waits for the others."),
     };
     return true;
 }
@@ -65,8 +67,28 @@ static void mention(line *l, const slu_partition *part, double delay, bool behin
                  SLU_I64("partition", part->partition));
 }
 
-void slu_partition_board_update(slu_partition_board *b, const slu_pipeline *p)
+/* Source and pipeline number partitions differently; paused ones are few. */
+static void look_for_paused(slu_partition_board *b, const slu_pipeline *p, slu_source *source)
 {
+    for (uint32_t i = 0; i < b->n; i++)
+        b->lines[i].paused = false;
+    uint32_t n = source->ops->reading ? source->ops->partitions(source) : 0;
+    for (uint32_t j = 0; j < n; j++) {
+        if (!source->ops->reading(source, j).paused)
+            continue;
+        slu_partition at = source->ops->partition(source, j), part;
+        slu_partition_time t;
+        for (uint32_t i = 0; i < b->n && i < slu_pipeline_partitions(p); i++) {
+            slu_pipeline_partition(p, i, &part, &t);
+            if (part.partition == at.partition && strcmp(part.topic, at.topic) == 0)
+                b->lines[i].paused = true;
+        }
+    }
+}
+
+void slu_partition_board_update(slu_partition_board *b, const slu_pipeline *p, slu_source *source)
+{
+    look_for_paused(b, p, source);
     for (uint32_t i = 0; i < slu_pipeline_partitions(p); i++) {
         slu_partition part;
         slu_partition_time t;
@@ -77,7 +99,11 @@ void slu_partition_board_update(slu_partition_board *b, const slu_pipeline *p)
         bool known = t.arrival_us && t.newest_us != INT64_MIN;
         double delay = known ? (double)(t.arrival_us - t.newest_us) / 1e6 : NAN;
         slu_metric_set(l->delay, delay);
-        slu_metric_set(l->state, t.behind ? BEHIND : t.idle ? IDLE : t.held ? HOLDS : FLOWS);
+        slu_metric_set(l->state, l->paused  ? PAUSED
+                                 : t.behind ? BEHIND
+                                 : t.idle   ? IDLE
+                                 : t.held   ? HOLDS
+                                            : FLOWS);
         mention(l, &part, delay, t.behind);
     }
 }

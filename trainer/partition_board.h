@@ -12,4 +12,4 @@ typedef struct slu_partition_board slu_partition_board;
 slu_partition_board *slu_partition_board_new(void); /* NULL: out of memory */
 void slu_partition_board_free(slu_partition_board *b);
 /* Call a few times a second. */
-void slu_partition_board_update(slu_partition_board *b, const slu_pipeline *p);
+void slu_partition_board_update(slu_partition_board *b, const slu_pipeline *p, slu_source *source);

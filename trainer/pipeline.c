@@ -333,6 +333,16 @@ void slu_pipeline_partition(const slu_pipeline *p, uint32_t i, slu_partition *pa
     *time = slu_watermark_time(p->watermark, i);
 }
 
+slu_partition_time slu_pipeline_time_of(const slu_pipeline *p, uint32_t index)
+{
+    return slu_watermark_time_of(p->watermark, index);
+}
+
+int64_t slu_pipeline_watermark(const slu_pipeline *p)
+{
+    return slu_watermark_now(p->watermark);
+}
+
 /* ---- life ---- */
 
 static bool is_read(const slu_options *o, const char *topic)

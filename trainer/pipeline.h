@@ -76,6 +76,9 @@ void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *ne
 /* Partitions that the pipeline knows, and how each stands in time. @thread owner */
 uint32_t slu_pipeline_partitions(const slu_pipeline *p);
 void slu_pipeline_partition(const slu_pipeline *p, uint32_t i, slu_partition *part, slu_partition_time *time);
+/* The same of the source's partition |index|, which was announced; and event time itself, INT64_MIN none. */
+slu_partition_time slu_pipeline_time_of(const slu_pipeline *p, uint32_t index);
+int64_t slu_pipeline_watermark(const slu_pipeline *p);
 
 /* Counters of events; exact, part of every commit. received = learned + waiting + dead, always. */
 typedef struct slu_event_counts {

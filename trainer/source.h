@@ -42,6 +42,12 @@ typedef struct slu_partition {
     int32_t partition;
 } slu_partition;
 
+/* How a partition is being read. */
+typedef struct slu_reading {
+    bool backlog; /* not paused, not at its end, and it delivers: others may wait for it */
+    bool paused;
+} slu_reading;
+
 typedef struct slu_source slu_source;
 struct slu_source {
     const struct slu_source_ops *ops;
@@ -59,6 +65,10 @@ typedef struct slu_source_ops {
     void (*committed)(slu_source *s, const int64_t *next_offsets, uint32_t n);
     /* Messages not yet read, -1 unknown. 0..1 progress of recorded files in |fraction|. May be NULL. */
     int64_t (*lag)(slu_source *s, double *fraction);
+    /* For trainer/pace.h; NULL: partitions cannot be paused. |pause| (n) by partition index; one that cannot
+     * be paused now stays as it is. Nothing comes of a paused one until it goes on, where it was. */
+    slu_reading (*reading)(slu_source *s, uint32_t i);
+    void (*pause)(slu_source *s, const bool *pause, uint32_t n);
     void (*close)(slu_source *s);
 } slu_source_ops;
 

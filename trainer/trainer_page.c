@@ -65,8 +65,11 @@ static void put_cards(const slu_trainer_view *v, slu_buf *out)
 {
     char value[32], note[128], a[32], b[32];
     slu_page_cards_begin(out, 4);
-    snprintf(note, sizeof note, "%u partition%s read", v->facts.partitions,
-             v->facts.partitions == 1 ? "" : "s");
+    int len = snprintf(note, sizeof note, "%u partition%s read", v->facts.partitions,
+                       v->facts.partitions == 1 ? "" : "s");
+    if (v->facts.waiting)
+        snprintf(note + len, sizeof note - (size_t)len, "; %u wait%s, ahead of the slowest", v->facts.waiting,
+                 v->facts.waiting == 1 ? "s" : "");
     slu_page_card(
         out,
         &(slu_card){"Lag, messages",
