@@ -180,9 +180,35 @@ START_TEST(test_alerts_and_dashboard_ask_for_what_is_there)
 }
 END_TEST
 
+/* Whoever is woken is told what to do, and every metric that wakes somebody has a row in the manual. */
+START_TEST(test_alerts_say_what_to_do)
+{
+    static names doc;
+    char *text = read_file("deploy/alerts.yaml"), *manual = read_file(DOC);
+    rows_of(manual, "Metrics of", &doc);
+    check_asked("deploy/alerts.yaml", &doc);
+    static const char *const parts[] = {"expr: ", "severity: ", "summary: \"", "description: \""};
+    int alerts = 0;
+    for (char *p = strstr(text, "- alert: "), *next; p; p = next, alerts++) {
+        next = strstr(p + 1, "- alert: ");
+        if (next)
+            next[-1] = 0;
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            const char *part = strstr(p, parts[i]);
+            ck_assert_msg(part && strcspn(part + strlen(parts[i]), "\"\n") > 1, "%.*s has no %s",
+                          (int)strcspn(p, "\n"), p, parts[i]);
+        }
+    }
+    ck_assert_int_gt(alerts, 20);
+    free(text);
+    free(manual);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {test_metrics_are_documented, test_dead_letters_are_documented,
-                                  test_alerts_and_dashboard_ask_for_what_is_there, NULL};
+                                  test_alerts_and_dashboard_ask_for_what_is_there, test_alerts_say_what_to_do,
+                                  NULL};
     return run_suite("operations_doc", tests);
 }
