@@ -211,6 +211,60 @@ START_TEST(test_refusal)
 }
 END_TEST
 
+/* What waits for a broker that takes nothing has a bound, for bases and deltas each on its own, and both are
+ * free again when it takes. */
+static void fill(bool base, uint64_t *sequence, const char *message, size_t len, uint64_t most)
+{
+    uint64_t bytes = 0;
+    while (base ? slu_publisher_room(p) : slu_publisher_room_for(p, SLU_CHANNEL_DELTAS, len)) {
+        if (base)
+            slu_publisher_send_base(p, message, len);
+        else
+            slu_publisher_send(p, SLU_CHANNEL_DELTAS, ++*sequence, message, len);
+        bytes += len;
+        ck_assert_msg(bytes <= most, "%llu bytes wait, %llu are allowed", (unsigned long long)bytes,
+                      (unsigned long long)most);
+    }
+    ck_assert_uint_gt(bytes, 0);
+}
+
+static void expect_room(bool base, size_t len)
+{
+    bool room = false;
+    for (int i = 0; i < 600 && !room; i++) {
+        room = base ? slu_publisher_room(p) : slu_publisher_room_for(p, SLU_CHANNEL_DELTAS, len);
+        if (!room)
+            usleep(50000);
+    }
+    ck_assert_msg(room, "%s found no room again", base ? "a base" : "a delta");
+}
+
+START_TEST(test_room_is_bounded_and_comes_back)
+{
+    static char message[64 << 10];
+    memset(message, 'x', sizeof message);
+    uint64_t sequence = 1, share = options.memory.bytes[SLU_MEM_PUBLISH];
+    open_ok(true, NULL);
+    send_text(SLU_CHANNEL_DELTAS, sequence, "first");
+    expect_acked(SLU_CHANNEL_DELTAS, sequence);
+    ck_assert(slu_publisher_room(p));
+    rd_kafka_mock_broker_set_down(cluster, 1);
+    fill(false, &sequence, message, sizeof message, share / 8 * 3);
+    /* Deltas that fill their part leave room for a base, which has no other place to wait: were there none,
+     * sending would wait for the broker, and this test for its end. */
+    ck_assert(slu_publisher_room(p));
+    fill(true, &sequence, message, sizeof message, share / 8 + sizeof message);
+    ck_assert(!slu_publisher_room(p));
+    ck_assert(!slu_publisher_room_for(p, SLU_CHANNEL_DELTAS, sizeof message));
+    rd_kafka_mock_broker_set_up(cluster, 1);
+    expect_room(true, sizeof message);
+    expect_room(false, sizeof message);
+    ck_assert_uint_eq(slu_publisher_drain(p, 30000), 0);
+    expect_acked(SLU_CHANNEL_DELTAS, sequence);
+    ck_assert_int_eq(slu_publisher_check(p, &err), 0);
+}
+END_TEST
+
 START_TEST(test_broker_away)
 {
     options.kafka.brokers = "127.0.0.1:1";
@@ -302,6 +356,7 @@ int main(void)
     tcase_add_test(kafka, test_dead_letters_have_headers);
     tcase_add_test(kafka, test_passing_trouble);
     tcase_add_test(kafka, test_refusal);
+    tcase_add_test(kafka, test_room_is_bounded_and_comes_back);
     suite_add_tcase(s, kafka);
     TCase *alone = tcase_create("alone");
     tcase_add_checked_fixture(alone, setup, teardown);

@@ -343,7 +343,12 @@ bool slu_publisher_room(slu_publisher *p)
 {
     if (p->rk)
         rd_kafka_poll(p->rk, 0);
-    return p->base_on_way < BASE_ON_WAY;
+    /* What deltas leave of the queue, see slu_publisher_room_for: beyond it sending would wait for the
+     * broker. */
+    uint64_t room = p->options->memory.bytes[SLU_MEM_PUBLISH] / 8;
+    if (room > BASE_ON_WAY)
+        room = BASE_ON_WAY;
+    return !p->base_on_way || p->base_on_way + p->options->publish.chunk_bytes <= room;
 }
 
 uint64_t slu_publisher_acked(slu_publisher *p, slu_channel ch)
