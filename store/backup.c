@@ -249,7 +249,13 @@ static int read_note(const char *path, char **text, slu_error *err)
     return rc;
 }
 
-/* The last line seals those before it. */
+static int damaged_note(const char *path, slu_error *err)
+{
+    return slu_fail(err, SLU_ECORRUPT, "%s/" SLU_BACKUP_FILE " is damaged; use another backup", path);
+}
+
+/* The last line seals those before it. It is a checksum, not a signature: what the lines say is not trusted.
+ */
 static int check_seal(const char *path, const char *text, slu_error *err)
 {
     const char *end = strstr(text, "\nend ");
@@ -260,20 +266,23 @@ static int check_seal(const char *path, const char *text, slu_error *err)
         slu_digest_hex(d, got);
         slu_digest_free(d);
     }
-    if (!end || strcmp(want, got))
-        return slu_fail(err, SLU_ECORRUPT, "%s/" SLU_BACKUP_FILE " is damaged; use another backup", path);
+    if (!end || strcmp(want, got) || strcmp(end + 5 + strlen(want), "\n"))
+        return damaged_note(path, err);
     return strncmp(text, "sluice-backup 1\n", 16)
                ? slu_fail(err, SLU_EFORMAT, "%s is a backup of a form that this version does not know", path)
                : 0;
 }
 
-static int check_file(const char *path, const char *fields, const char *to, slu_error *err)
+/* Files lie in the folder itself, each once, by name: |last| is the one before. */
+static int check_file(const char *path, const char *fields, const char *to, char last[256], slu_error *err)
 {
     file_entry e = {.bytes = 0};
     uint64_t bytes;
     char digest[33];
-    if (sscanf(fields, "%255s %" SCNu64 " %32s", e.name, &bytes, digest) != 3)
-        return slu_fail(err, SLU_ECORRUPT, "%s/" SLU_BACKUP_FILE " is damaged; use another backup", path);
+    if (sscanf(fields, "%255s %" SCNu64 " %32s", e.name, &bytes, digest) != 3 || strchr(e.name, '/') ||
+        e.name[0] == '.' || !strcmp(e.name, SLU_BACKUP_FILE) || strcmp(e.name, last) <= 0)
+        return damaged_note(path, err);
+    strcpy(last, e.name);
     int rc = files_hash(path, &e, to, to != NULL, err);
     if (rc)
         return rc;
@@ -290,7 +299,7 @@ static int check_file(const char *path, const char *fields, const char *to, slu_
 /* Reads, or with |to| copies, all files and compares them with the note. */
 static int go_through(const char *path, const char *to, slu_backup *out, slu_error *err)
 {
-    char *text, *save = NULL;
+    char *text, *save = NULL, last[256] = "";
     slu_backup b = {.version = 0}; /* |path| may lie in |out| */
     snprintf(b.path, sizeof b.path, "%s", path);
     int rc = read_note(path, &text, err);
@@ -299,7 +308,7 @@ static int go_through(const char *path, const char *to, slu_backup *out, slu_err
     for (char *l = rc ? NULL : strtok_r(text, "\n", &save); l && !rc; l = strtok_r(NULL, "\n", &save)) {
         uint64_t bytes;
         if (!strncmp(l, "file ", 5)) {
-            rc = check_file(path, l + 5, to, err);
+            rc = check_file(path, l + 5, to, last, err);
             b.bytes += sscanf(l, "file %*s %" SCNu64, &bytes) == 1 ? bytes : 0;
             b.files++;
         }

@@ -1,6 +1,7 @@
 /* A backup is whole or refused, is made while the store is written to, and comes back as the commit that it
  * was. */
 #include "base/clock.h"
+#include "base/digest.h"
 #include "store/backup.h"
 #include "store/keeper.h"
 #include "store/state.h"
@@ -210,6 +211,62 @@ START_TEST(damage_is_found)
 }
 END_TEST
 
+/* The note of |b| with |line| put in before its seal, sealed again. */
+static void forge_note(const slu_backup *b, const char *line)
+{
+    static char text[20000];
+    char name[5000], seal[33];
+    snprintf(name, sizeof name, "%s/BACKUP", b->path);
+    FILE *f = fopen(name, "r+");
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    char *end = strstr(text, "\nend ");
+    ck_assert_ptr_nonnull(end);
+    strcpy(end + 1, line);
+    slu_digest *d = slu_digest_new();
+    slu_digest_add(d, text, strlen(text));
+    slu_digest_hex(d, seal);
+    slu_digest_free(d);
+    rewind(f);
+    fprintf(f, "%send %s\n", text, seal);
+    ck_assert(!ftruncate(fileno(f), ftell(f)));
+    fclose(f);
+}
+
+/* The seal is no signature: whoever makes a note can make it fit. Nothing outside the two folders is read or
+ * written for what it says. */
+START_TEST(forged_notes_reach_nothing_outside)
+{
+    static const char *const lines[] = {"file ../outside 4 00\n", "file zz/../../outside 4 00\n",
+                                        "file .. 0 00\n",         "file /etc/passwd 1 00\n",
+                                        "file BACKUP 1 00\n",     "file 0first 1 00\n"};
+    begin();
+    slu_backup b, x;
+    char aside[4096], to[400], name[5000];
+    slu_store *s = sample_open();
+    put_version(slu_commit_begin(s), 3);
+    slu_store_close(s);
+    snprintf(to, sizeof to, "%s/deep/to", sample_root);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        s = sample_open();
+        ck_assert_msg(!slu_backup_make(s, dir, &b, &err), "%s", err.message);
+        slu_store_close(s);
+        snprintf(name, sizeof name, "%s/outside", dir);
+        FILE *f = fopen(name, "w");
+        fputs("mine", f);
+        fclose(f);
+        ck_assert_msg(!slu_backup_check(b.path, &x, &err), "%s", err.message);
+        forge_note(&b, lines[i]);
+        ck_assert_int_eq(slu_backup_check(b.path, &x, &err), SLU_ECORRUPT);
+        ck_assert_msg(strstr(err.message, "/BACKUP is damaged") != NULL, "%s: %s", lines[i], err.message);
+        err = (slu_error)SLU_ERROR_INIT;
+        ck_assert_int_eq(slu_backup_restore(b.path, to, false, false, aside, NULL), SLU_ECORRUPT);
+        snprintf(name, sizeof name, "%s/deep/outside", sample_root);
+        ck_assert_int_ne(access(name, F_OK), 0);
+    }
+    sample_teardown();
+}
+END_TEST
+
 static int count_backups(void)
 {
     int n = 0;
@@ -344,6 +401,7 @@ int main(void)
     const TTest *const tests[] = {made_while_it_is_written_to,
                                   restored_with_a_new_lineage_and_the_old_kept,
                                   damage_is_found,
+                                  forged_notes_reach_nothing_outside,
                                   keeper_makes_them_when_asked_and_by_the_clock,
                                   verify_finds_what_contradicts,
                                   NULL};
