@@ -12,7 +12,7 @@ for program in "$build"/tests/test_*; do
     name=$(basename "$program")
     [ -x "$program" ] && [ ! -d "$program" ] || continue
     [[ $name =~ $wanted ]] && ! [[ $name =~ $left_out ]] || continue
-    if CK_TIMEOUT_MULTIPLIER=100 valgrind --quiet --leak-check=full \
+    if SLU_TEST_SHARE=20 SLU_TEST_TIMEOUT=3600 CK_TIMEOUT_MULTIPLIER=100 valgrind --quiet --leak-check=full \
         --errors-for-leak-kinds=definite --show-leak-kinds=definite --error-exitcode=9 \
         --suppressions=tests/sanitizers/valgrind.supp "$program" >"$build/valgrind/$name.log" 2>&1 &&
         ! grep '^==[0-9]*== ' "$build/valgrind/$name.log" | grep -qv 'Warning: unimplemented fcntl'; then

@@ -1,6 +1,7 @@
 /* Rows and dense parameters of a scorer, alone and with readers hammering. */
 #include "base/rng.h"
 #include "serving/model_table.h"
+#include "tests/suite.h"
 #include <check.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -131,7 +132,7 @@ static void twin_compare(slu_model_table *t, slu_model_reader *r, int step)
  * else, at every step. */
 START_TEST(test_twin)
 {
-    enum { STEPS = 200000 };
+    const int steps = suite_share(200000, 30000);
     slu_model_table *t = make(0);
     slu_model_reader *r = slu_model_reader_new(t);
     slu_rng rng;
@@ -139,7 +140,7 @@ START_TEST(test_twin)
     twin_reset(seen);
     twin_reset(made);
     uint64_t version = 0;
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < steps; step++) {
         twin_change(t, &rng, step);
         uint32_t table = (uint32_t)slu_rng_below(&rng, TABLES);
         uint64_t i = slu_rng_below(&rng, IDS);
@@ -161,7 +162,7 @@ START_TEST(test_twin)
         }
         twin_compare(t, r, step);
     }
-    ck_assert_uint_gt(version, 50);
+    ck_assert_uint_gt(version, (uint64_t)steps / 4000);
     slu_model_reader_free(r);
     slu_model_table_free(t);
 }
@@ -284,7 +285,7 @@ END_TEST
 
 /* The model of version v: every row there is holds v, so does the dense vector, and row i is there when
  * (v + i) % 5 is not 0. Whatever mixes two versions shows. */
-enum { HAMMER_IDS = 600, HAMMER_READERS = 3, HAMMER_ASK = 100, HAMMER_VERSIONS = 400 };
+enum { HAMMER_IDS = 600, HAMMER_READERS = 3, HAMMER_ASK = 100 };
 static int hammer_stop;
 static uint64_t hammer_reads;
 
@@ -355,6 +356,7 @@ static void hammer_write(slu_model_table *t, uint64_t version, bool base)
 
 START_TEST(test_an_answer_is_of_one_version)
 {
+    const uint64_t versions = (uint64_t)suite_share(400, 60);
     slu_error err = SLU_ERROR_INIT;
     slu_model_table *t = make(0);
     pthread_t threads[HAMMER_READERS];
@@ -362,7 +364,7 @@ START_TEST(test_an_answer_is_of_one_version)
     publish(t, 1, 1);
     for (int i = 0; i < HAMMER_READERS; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, t), 0);
-    for (uint64_t version = 2; version < HAMMER_VERSIONS; version++) {
+    for (uint64_t version = 2; version < versions; version++) {
         bool base = version % 50 == 0;
         if (base)
             ck_assert_int_eq(slu_model_begin_base(t, &err), 0);
