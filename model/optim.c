@@ -4,23 +4,32 @@
 #include <math.h>
 #include <string.h>
 
-typedef double lanes_double __attribute__((vector_size(SLU_LANES * sizeof(double))));
+typedef float four_floats __attribute__((vector_size(16)));
+typedef double four_doubles __attribute__((vector_size(32)));
 
-/* Sum of squares in double: a dense vector may have millions of elements. */
+/* Sum of squares in double: a dense vector may have millions of elements. Four sums side by side, each as
+ * wide as a register (wider ones are kept in memory by the compiler), hide the latency of an addition. */
 SLU_CLONES
 static double square_sum(const float *g, size_t n)
 {
-    lanes_double sum = {0};
+    four_doubles a = {0}, b = {0}, c = {0}, d = {0};
     size_t i = 0;
-    for (; i + SLU_LANES <= n; i += SLU_LANES) {
-        slu_lanes x;
-        memcpy(&x, g + i, sizeof x);
-        lanes_double d = __builtin_convertvector(x, lanes_double);
-        sum += d * d;
+    for (; i + 16 <= n; i += 16) {
+        four_floats x[4];
+        memcpy(x, g + i, sizeof x);
+        four_doubles p = __builtin_convertvector(x[0], four_doubles),
+                     q = __builtin_convertvector(x[1], four_doubles),
+                     r = __builtin_convertvector(x[2], four_doubles),
+                     s = __builtin_convertvector(x[3], four_doubles);
+        a += p * p;
+        b += q * q;
+        c += r * r;
+        d += s * s;
     }
-    double total = 0;
-    for (int k = 0; k < SLU_LANES; k++)
-        total += sum[k];
+    a += b;
+    c += d;
+    a += c;
+    double total = a[0] + a[1] + a[2] + a[3];
     for (; i < n; i++)
         total += (double)g[i] * g[i];
     return total;
