@@ -170,16 +170,17 @@ class Soak:
         self.started()
         self.live(self.rng.random() * 0.3)
         copy = os.path.join(self.place.work, "copy-%d" % self.done)
-        maker = subprocess.Popen([self.place.store_tool, "backup", "--store", self.place.store, "--to", copy], stdout=subprocess.DEVNULL,
+        maker = subprocess.Popen([self.place.store_tool, "backup", "--store", self.place.store, "--to", copy], stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True)
         self.live(self.rng.random() * self.rng.choice((0.05, 0.8)))
         self.trainer.kill()
-        maker.communicate(timeout=PATIENCE)
+        said = maker.communicate(timeout=PATIENCE)[0].strip()
         made = maker.returncode == 0
         if made:
-            self.restore(copy)
-        elif os.path.exists(os.path.join(copy, "BACKUP")):
-            self.store_says("verify", "--backup", copy)  # it had just become whole
+            self.restore(said)
+        for name in os.listdir(copy) if os.path.isdir(copy) else ():
+            if os.path.exists(os.path.join(copy, name, "BACKUP")):  # perhaps it had just become whole
+                self.store_says("verify", "--backup", os.path.join(copy, name))
         shutil.rmtree(copy, ignore_errors=True)
         self.landed["backup, made" if made else "backup, under way"] += 1
         return "backup, %s" % ("made" if made else "under way")
