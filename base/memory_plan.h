@@ -33,7 +33,8 @@ const char *slu_memory_part_name(slu_memory_part p);
 int slu_memory_divide(uint64_t limit, const uint64_t *given, uint64_t least_fetch, slu_memory_plan *out,
                       slu_error *err);
 
-/* Bytes of changed rows and join records that call for a commit. */
+/* Bytes of changed rows and join records, those of a commit that is being written included, that call for a
+ * commit. There is one commit at a time, so what is learned while it is written waits in the caches. */
 static inline uint64_t slu_memory_dirty_limit(const slu_memory_plan *p)
 {
     return p->bytes[SLU_MEM_COMMIT] / 5;

@@ -564,10 +564,15 @@ int slu_row_table_release(slu_row_table *t, slu_error *err)
     return 0;
 }
 
-bool slu_row_table_pressure(const slu_row_table *t)
+uint64_t slu_row_table_dirty_room(const slu_row_table *t)
 {
     uint64_t for_rows = t->cache_bytes > t->index_bytes ? t->cache_bytes - t->index_bytes : 0;
-    return t->dirty_bytes > for_rows / 4 * 3;
+    return for_rows / 4 * 3;
+}
+
+bool slu_row_table_pressure(const slu_row_table *t)
+{
+    return t->dirty_bytes > slu_row_table_dirty_room(t);
 }
 
 /* ---- committing ---- */

@@ -68,8 +68,10 @@ void slu_row_mark(slu_row_table *t, uint32_t table, slu_row *row);
 void slu_row_delete(slu_row_table *t, uint32_t table, slu_row *row);
 /* Lets go of every held row; evicts if over the bound. Row pointers are invalid afterwards. */
 int slu_row_table_release(slu_row_table *t, slu_error *err);
-/* True when dirty rows fill the cache: commit soon. */
+/* True when dirty rows, flushed ones until they are committed included, fill the cache: commit soon. The
+ * other: how many bytes of them that takes. */
 bool slu_row_table_pressure(const slu_row_table *t);
+uint64_t slu_row_table_dirty_room(const slu_row_table *t);
 
 /* Calls |each| for every dirty row (table by table, ids ascending: a deterministic order) and writes it into
  * |c|, or deletes it when it is ->deleted. |each| may be NULL; it is how deltas are made: scorers must forget

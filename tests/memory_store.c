@@ -1,6 +1,7 @@
 #include "tests/memory_store.h"
 #include "base/digest.h"
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,10 @@ struct slu_store {
 static entries all;
 static char *stored_schema;
 static unsigned fails_in;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that is stored */
+static pthread_cond_t door = PTHREAD_COND_INITIALIZER;
+static bool holds;
+static unsigned waiting; /* writes at the door */
 
 /* ---- entries ---- */
 
@@ -165,7 +170,9 @@ void memory_store_clear(void)
 memory_copy *memory_store_copy(void)
 {
     memory_copy *c = checked(calloc(1, sizeof *c));
+    pthread_mutex_lock(&lock);
     copy_all(&c->all, &all);
+    pthread_mutex_unlock(&lock);
     return c;
 }
 
@@ -186,6 +193,33 @@ void memory_store_fail(unsigned nth)
     fails_in = nth;
 }
 
+void memory_store_hold(bool held)
+{
+    pthread_mutex_lock(&lock);
+    holds = held;
+    pthread_cond_broadcast(&door);
+    pthread_mutex_unlock(&lock);
+}
+
+void memory_store_held(void)
+{
+    pthread_mutex_lock(&lock);
+    while (!waiting)
+        pthread_cond_wait(&door, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Under the lock. */
+static void pass_door(void)
+{
+    waiting++;
+    pthread_cond_broadcast(&door);
+    while (holds)
+        pthread_cond_wait(&door, &lock);
+    waiting--;
+}
+
+/* Under the lock. */
 static int maybe_fail(slu_error *err)
 {
     if (!fails_in || --fails_in)
@@ -255,14 +289,15 @@ int slu_store_get(slu_store *s, slu_family f, const void *key, size_t key_len, s
 {
     (void)s;
     slu_buf_clear(out);
+    pthread_mutex_lock(&lock);
     int rc = maybe_fail(err);
-    if (rc)
-        return rc;
     size_t i = place_of(&all, f, key, key_len);
-    if (!is_at(&all, i, f, key, key_len))
-        return SLU_ENOTFOUND;
-    slu_put_bytes(out, all.v[i].value, all.v[i].value_len);
-    return 0;
+    if (!rc && !is_at(&all, i, f, key, key_len))
+        rc = SLU_ENOTFOUND;
+    if (!rc)
+        slu_put_bytes(out, all.v[i].value, all.v[i].value_len);
+    pthread_mutex_unlock(&lock);
+    return rc;
 }
 
 int slu_store_multiget(slu_store *s, slu_family f, const void *const *keys, const size_t *key_lens, size_t n,
@@ -270,12 +305,14 @@ int slu_store_multiget(slu_store *s, slu_family f, const void *const *keys, cons
                        slu_error *err)
 {
     (void)s;
+    pthread_mutex_lock(&lock);
     int rc = maybe_fail(err);
     for (size_t k = 0; k < n && !rc; k++) {
         size_t i = place_of(&all, f, keys[k], key_lens[k]);
         if (is_at(&all, i, f, keys[k], key_lens[k]))
             each(ctx, k, all.v[i].value, all.v[i].value_len);
     }
+    pthread_mutex_unlock(&lock);
     return rc;
 }
 
@@ -287,11 +324,14 @@ int slu_store_scan(slu_store *s, slu_family f, const void *from, size_t from_len
                    void *ctx, slu_error *err)
 {
     (void)s;
+    entries snapshot = {0};
+    pthread_mutex_lock(&lock);
     int rc = maybe_fail(err);
+    if (!rc)
+        copy_all(&snapshot, &all);
+    pthread_mutex_unlock(&lock);
     if (rc)
         return rc;
-    entries snapshot = {0};
-    copy_all(&snapshot, &all);
     for (size_t i = place_of(&snapshot, f, from, from_len); i < snapshot.n; i++) {
         const memory_entry *e = &snapshot.v[i];
         if (e->family != f || (to && compare_keys(e->key, e->key_len, to, to_len) >= 0))
@@ -313,12 +353,15 @@ int slu_cursor_open(slu_store *s, slu_family f, slu_cursor **cp, slu_error *err)
 {
     (void)s;
     *cp = NULL;
+    pthread_mutex_lock(&lock);
     int rc = maybe_fail(err);
+    slu_cursor *c = rc ? NULL : checked(calloc(1, sizeof *c));
+    if (c)
+        copy_all(&c->view, &all);
+    pthread_mutex_unlock(&lock);
     if (rc)
         return rc;
-    slu_cursor *c = checked(calloc(1, sizeof *c));
     c->family = f;
-    copy_all(&c->view, &all);
     c->at = place_of(&c->view, f, NULL, 0);
     *cp = c;
     return 0;
@@ -329,7 +372,9 @@ int slu_cursor_next(slu_cursor *c, size_t n,
                                  size_t value_len),
                     void *ctx, slu_error *err)
 {
+    pthread_mutex_lock(&lock);
     int rc = maybe_fail(err);
+    pthread_mutex_unlock(&lock);
     if (rc)
         return rc;
     for (bool more = true; n && more && c->at < c->view.n && c->view.v[c->at].family == c->family; n--) {
@@ -407,18 +452,20 @@ size_t slu_commit_bytes(const slu_commit *c)
 
 int slu_commit_write(slu_commit *c, slu_error *err)
 {
+    pthread_mutex_lock(&lock);
+    pass_door();
     int rc = maybe_fail(err);
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < c->n; i++) {
+    for (size_t i = 0; i < c->n && !rc; i++) {
         const memory_entry *e = &c->v[i];
         if (e->value)
             put(&all, e->family, e->key, e->key_len, e->value, e->value_len);
         else
             delete (&all, e->family, e->key, e->key_len);
     }
-    empty_commit(c);
-    return 0;
+    pthread_mutex_unlock(&lock);
+    if (!rc)
+        empty_commit(c);
+    return rc;
 }
 
 void slu_commit_abandon(slu_commit *c)

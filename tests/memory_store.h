@@ -5,7 +5,8 @@
  * slu_store_open ignores its path and opens the one memory store of the process; closing keeps its entries,
  * opening again finds them, like a directory. Every value lies in a block of its exact size, so that a
  * sanitizer sees a byte too far.
- * @thread one */
+ * @thread store/store.h's functions as it says; the rest: one, while nobody else uses the store, but for
+ * memory_store_hold, memory_store_held and memory_store_copy, which any may call at any time */
 #pragma once
 #include "store/store.h"
 
@@ -30,3 +31,9 @@ void memory_copy_free(memory_copy *c);
 
 /* The |nth| operation (get, multiget, scan, write) from now on fails with SLU_EIO, once; 0: none. */
 void memory_store_fail(unsigned nth);
+
+/* While true, writes of commits wait at their door, as at a disk that takes its time: nothing of them is
+ * stored. */
+void memory_store_hold(bool held);
+/* Waits until a write stands there. */
+void memory_store_held(void);

@@ -20,7 +20,7 @@ typedef struct task_metrics {
 struct slu_dashboard {
     const slu_options *options;
     slu_metric *events[STATES], *dead[SLU_DEAD_REASONS];
-    slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *freshness;
+    slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *commit_wait, *freshness;
     slu_metric *lag, *partitions, *partitions_paused, *watermark_behind, *event_behind, *version, *loss;
     slu_metric *rows, *rows_created, *rows_expired, *cache_bytes, *join_records, *join_timers, *outbox,
         *outbox_bytes, *paused, *pending;
@@ -87,8 +87,10 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
     d->batches = slu_counter("sluice_trainer_batches_total", NULL, "Batches learned.");
     d->dense_steps = slu_counter("sluice_trainer_dense_steps_total", NULL, "Steps of the dense parameters.");
     d->commits = slu_counter("sluice_trainer_commits_total", NULL, "Commits of this process.");
-    d->commit_seconds =
-        slu_histogram("sluice_trainer_commit_seconds", NULL, "Duration of a commit.", 0.0005, 2, 16);
+    d->commit_seconds = slu_histogram("sluice_trainer_commit_seconds", NULL,
+                                      "Duration of a commit: gathering and writing it.", 0.0005, 2, 16);
+    d->commit_wait = slu_counter("sluice_trainer_commit_wait_seconds_total", NULL,
+                                 "Time that the training thread has waited for commits to be written.");
     d->freshness = slu_histogram(
         "sluice_trainer_freshness_seconds", NULL,
         "From the broker's time of the newest event to the commit that has learned it.", 0.01, 2, 16);
@@ -200,6 +202,7 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         {d->batches, (double)s.batches},
         {d->dense_steps, (double)s.dense_steps},
         {d->commits, (double)s.commits},
+        {d->commit_wait, (double)s.commit_wait_us / 1e6},
         {d->lag, (double)facts->lag},
         {d->partitions, facts->partitions},
         {d->partitions_paused, facts->waiting},

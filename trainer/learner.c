@@ -34,6 +34,10 @@ typedef struct table_batch {
     uint32_t index_mask, stamp;
 } table_batch;
 
+typedef struct changes {
+    bool params, moments, grads;
+} changes;
+
 struct slu_learner {
     const slu_options *options;
     const slu_schema *schema;
@@ -52,7 +56,8 @@ struct slu_learner {
     size_t n_params, n_trainable;
     uint64_t adam_steps;
     uint32_t gathered; /* samples in grads */
-    bool params_changed, moments_changed, grads_changed;
+    /* Since the last commit; those of a commit that is written but not confirmed have flags of their own. */
+    changes changed, flushed;
     bool digest_known; /* |digest| is of |params| */
     slu_hash128 digest;
     slu_metric *skipped_steps;
@@ -173,7 +178,7 @@ static int load_dense(slu_learner *l, slu_store *store, slu_error *err)
     int rc = slu_state_get_floats(store, "params", l->params, l->n_params, err);
     if (rc == SLU_ENOTFOUND) {
         slu_error_clear(err);
-        l->params_changed = l->moments_changed = true;
+        l->changed.params = l->changed.moments = true;
         return 0;
     }
     if (!rc)
@@ -189,9 +194,10 @@ static int load_dense(slu_learner *l, slu_store *store, slu_error *err)
     if (!rc && gathered)
         rc = slu_state_get_floats(store, "gradients", l->grads, l->n_trainable, err);
     if (rc == SLU_ENOTFOUND)
-        rc = slu_fail(err, SLU_ECORRUPT,
-                      "store %s: holds parameters but not all of the optimizer's state: restore it from a backup",
-                      slu_store_path(store));
+        rc = slu_fail(
+            err, SLU_ECORRUPT,
+            "store %s: holds parameters but not all of the optimizer's state: restore it from a backup",
+            slu_store_path(store));
     return rc;
 }
 
@@ -523,14 +529,14 @@ static void update_rows(slu_learner *l)
 
 static void params_change(slu_learner *l)
 {
-    l->params_changed = true;
+    l->changed.params = true;
     l->digest_known = false;
 }
 
 static void step_dense(slu_learner *l, uint32_t said)
 {
     l->gathered += said;
-    l->grads_changed = true;
+    l->changed.grads = true;
     if (l->gathered < l->options->training.dense_every)
         return;
     double norm = slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
@@ -541,7 +547,7 @@ static void step_dense(slu_learner *l, uint32_t said)
                  SLU_U64("samples", l->gathered), SLU_U64("step", l->adam_steps));
     }
     l->gathered = 0;
-    l->moments_changed = true;
+    l->changed.moments = true;
     params_change(l);
     slu_workspace_pack(l->work, l->params); /* has had its memory since the learner was opened */
 }
@@ -615,24 +621,30 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
 int slu_learner_flush(slu_learner *l, slu_commit *c,
                       void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx)
 {
-    if (l->params_changed)
+    /* What a flush wrote whose commit never came about is still to be written. */
+    l->changed.params |= l->flushed.params;
+    l->changed.moments |= l->flushed.moments;
+    l->changed.grads |= l->flushed.grads;
+    if (l->changed.params)
         slu_state_put_floats(c, "params", l->params, l->n_params);
-    if (l->moments_changed) {
+    if (l->changed.moments) {
         slu_state_put_floats(c, "adam.m", l->m, l->n_trainable);
         slu_state_put_floats(c, "adam.v", l->v, l->n_trainable);
         slu_state_put_u64(c, "adam.steps", l->adam_steps);
     }
-    if (l->grads_changed) {
+    if (l->changed.grads) {
         slu_state_put_u64(c, "gathered", l->gathered);
         slu_state_put_floats(c, "gradients", l->grads, l->n_trainable);
     }
+    l->flushed = l->changed;
+    l->changed = (changes){false, false, false};
     slu_row_expiry_flush(l->expiry, c);
     return slu_row_table_flush(l->rows, c, each_row, ctx);
 }
 
 void slu_learner_committed(slu_learner *l)
 {
-    l->params_changed = l->moments_changed = l->grads_changed = false;
+    l->flushed = (changes){false, false, false};
     slu_row_expiry_committed(l->expiry);
     slu_row_table_committed(l->rows);
 }
@@ -645,7 +657,7 @@ const float *slu_learner_dense(const slu_learner *l, size_t *n)
 
 bool slu_learner_dense_changed(const slu_learner *l)
 {
-    return l->params_changed;
+    return l->changed.params || l->flushed.params;
 }
 
 slu_hash128 slu_learner_dense_digest(slu_learner *l)

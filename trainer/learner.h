@@ -33,14 +33,15 @@ typedef int (*slu_predicted_fn)(void *ctx, slu_hash128 key, const float *logits,
 int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu_predicted_fn predicted,
                      void *ctx, double *loss, uint32_t *said, slu_error *err);
 
-/* Writes rows and dense state that changed since the last commit; |each_row| as in slu_row_table_flush. */
+/* Writes rows and dense state that changed since the last commit; |each_row| as in slu_row_table_flush. Steps
+ * may go on before slu_learner_committed(): what they change is of the next commit. */
 int slu_learner_flush(slu_learner *l, slu_commit *c,
                       void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
 void slu_learner_committed(slu_learner *l);
 
 const float *slu_learner_dense(const slu_learner *l, size_t *n); /* (n) parameters now */
-bool slu_learner_dense_changed(const slu_learner *l);            /* since the last commit */
-slu_hash128 slu_learner_dense_digest(slu_learner *l);            /* of all parameters now */
+bool slu_learner_dense_changed(const slu_learner *l); /* since the last commit that was confirmed */
+slu_hash128 slu_learner_dense_digest(slu_learner *l); /* of all parameters now */
 uint32_t slu_learner_tables(const slu_learner *l);
 const uint32_t *slu_learner_served(const slu_learner *l); /* (tables) floats of a row that scorers need */
 const slu_row_layout *slu_learner_layout(const slu_learner *l, uint32_t table);

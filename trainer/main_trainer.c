@@ -1,5 +1,6 @@
-/* sluice-trainer: reads events from Kafka, learns, commits, publishes. One thread does all of it in order;
- * what librdkafka, the scout of the source and the admin page do beside it never touches the model. */
+/* sluice-trainer: reads events from Kafka, learns, commits, publishes. One thread decides all of it in order;
+ * what librdkafka, the scout of the source, the admin page and the pipeline's own threads (trainer/writer.h)
+ * do beside it never changes the model. */
 #include "base/admin.h"
 #include "base/clock.h"
 #include "base/daemon.h"
@@ -48,7 +49,7 @@ typedef struct trainer {
     uint64_t base_bytes_before, deltas_before;
     bool base_sent, paused;
     uint64_t base_bytes, bytes_at_base; /* size of the last base; deltas published by then */
-    int64_t learned_through_us;         /* as of the last commit */
+    int64_t learned_through_us;         /* as of the last durable commit */
     uint64_t commits;
     int64_t *offsets; /* (cap_offsets) scratch */
     uint32_t cap_offsets;
@@ -183,6 +184,7 @@ static int open_all(trainer *t, slu_error *err)
         .room_for = slu_publisher_room_for,
         .deltas = t->options->publish.enabled,
         .order = true,
+        .threads = true,
         .clock = &slu_system_clock,
         .eval_from_us = INT64_MIN,
     };
@@ -252,25 +254,28 @@ static int64_t fresh_us(int64_t learned_through_us)
     return us > 0 ? us : 0;
 }
 
-static int commit(trainer *t, slu_error *err)
+/* A commit is durable, or there was none to make. */
+static int committed(trainer *t, slu_error *err)
 {
-    int64_t start = mono();
-    int rc = slu_pipeline_commit(t->pipeline, err);
-    if (!rc)
-        rc = slu_publisher_check(t->publisher, err);
+    int rc = slu_publisher_check(t->publisher, err);
     if (rc)
         return rc;
-    t->committed_us = mono();
     slu_pipeline_stats s;
     slu_pipeline_get_stats(t->pipeline, &s);
     if (s.commits > t->commits) {
-        bool news = s.learned_through_us > t->learned_through_us;
-        slu_dashboard_commit(t->dashboard, (double)(t->committed_us - start) / 1e6,
-                             news ? fresh_us(s.learned_through_us) : -1);
-        t->learned_through_us = s.learned_through_us;
+        bool news = s.committed_through_us > t->learned_through_us;
+        slu_dashboard_commit(t->dashboard, (double)s.commit_us / 1e6,
+                             news ? fresh_us(s.committed_through_us) : -1);
+        t->learned_through_us = s.committed_through_us;
         t->commits = s.commits;
     }
     return report_offsets(t, err);
+}
+
+static int commit_now(trainer *t, slu_error *err)
+{
+    int rc = slu_pipeline_commit(t->pipeline, err);
+    return rc ? rc : committed(t, err);
 }
 
 static bool base_due(trainer *t)
@@ -367,8 +372,11 @@ static int feed_next(trainer *t, int64_t now, slu_error *err)
 {
     slu_record record;
     int64_t left_ms = (t->committed_us + t->options->training.commit_every_us - now) / 1000;
-    int64_t longest_ms = slu_pipeline_base_going(t->pipeline) ? 1 : LONGEST_WAIT_MS;
+    bool busy = slu_pipeline_base_going(t->pipeline) || slu_pipeline_committing(t->pipeline);
+    int64_t longest_ms = busy ? 1 : LONGEST_WAIT_MS;
     int wait_ms = left_ms < 0 ? 0 : left_ms > longest_ms ? (int)longest_ms : (int)left_ms;
+    if (!wait_ms && slu_pipeline_committing(t->pipeline))
+        wait_ms = 1; /* the next commit is due, but the disk has the last one: no reason to spin */
     bool due = t->source->ops->partitions(t->source) && slu_pipeline_more_due(t->pipeline);
     int rc = slu_source_next(t->source, due ? 0 : wait_ms, &record, err);
     if (rc < 0 || (rc == 0 && !due))
@@ -415,24 +423,39 @@ static int advance(trainer *t, int64_t now, slu_error *err)
     return slu_publisher_check(t->publisher, err);
 }
 
+/* Begins commits when they are due and looks after the one that is on its way. */
+static int tend_commits(trainer *t, int64_t now, slu_error *err)
+{
+    int rc = slu_pipeline_commit_poll(t->pipeline, err);
+    if (rc < 0)
+        return rc;
+    bool settled = rc == 1;
+    if (!slu_pipeline_committing(t->pipeline) &&
+        (slu_pipeline_commit_due(t->pipeline) ||
+         now - t->committed_us >= t->options->training.commit_every_us)) {
+        t->committed_us = mono();
+        rc = slu_pipeline_commit_begin(t->pipeline, err);
+        if (rc < 0)
+            return rc;
+        settled |= !slu_pipeline_committing(t->pipeline); /* nothing has changed */
+    }
+    if (!settled)
+        return 0;
+    rc = committed(t, err);
+    return !rc && base_due(t) ? begin_base(t, err) : rc;
+}
+
 static int loop(trainer *t, slu_error *err)
 {
     t->committed_us = t->base_us = t->logged_us = mono();
     while (!slu_stop_requested) {
         int64_t now = mono();
         int rc = advance(t, now, err);
+        if (rc >= 0)
+            rc = tend_commits(t, now, err);
+        if (rc >= 0)
+            rc = base_piece(t, err);
         if (rc < 0)
-            return rc;
-        if (slu_pipeline_commit_due(t->pipeline) ||
-            now - t->committed_us >= t->options->training.commit_every_us) {
-            rc = commit(t, err);
-            if (!rc && base_due(t))
-                rc = begin_base(t, err);
-            if (rc)
-                return rc;
-        }
-        rc = base_piece(t, err);
-        if (rc)
             return rc;
         if (now - t->mirrored_us >= MIRROR_EVERY_US)
             mirror(t, now);
@@ -448,13 +471,13 @@ static int stop(trainer *t, slu_error *err)
     slu_daemon_notify("STOPPING=1");
     int rc = slu_pipeline_base_abandon(t->pipeline, err);
     if (!rc)
-        rc = commit(t, err);
+        rc = commit_now(t, err);
     uint64_t left = slu_publisher_drain(t->publisher, DRAIN_TIMEOUT_MS);
     if (left)
         SLU_WARN("trainer", "not everything was acknowledged; it is sent again at the next start",
                  SLU_U64("messages", left));
     if (!rc)
-        rc = commit(t, err);
+        rc = commit_now(t, err);
     slu_pipeline_stats s;
     slu_pipeline_get_stats(t->pipeline, &s);
     SLU_INFO("trainer", "stopped", SLU_U64("version", s.version), SLU_U64("received", s.events.received),

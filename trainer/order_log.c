@@ -174,6 +174,7 @@ int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, 
         if (!l->oldest)
             l->oldest = version;
         note_config(l, commit, version);
+        slu_order_clear(l->order); /* the next records are of the next commit, also while this is written */
     }
     if (!l->oldest)
         return 0;
@@ -185,8 +186,6 @@ int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, 
 
 void slu_order_log_committed(slu_order_log *l)
 {
-    if (!l->order)
-        return;
-    slu_order_clear(l->order);
-    l->config_noted = true;
+    if (l->order)
+        l->config_noted = true;
 }

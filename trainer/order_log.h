@@ -17,7 +17,8 @@ int slu_order_log_open(slu_store *store, uint64_t keep_bytes, uint64_t config, s
                        slu_error *err);
 void slu_order_log_close(slu_order_log *l); /* NULL is fine */
 void slu_order_log_add(slu_order_log *l, const slu_record *r, const slu_partition *part);
-/* Puts what was added into the commit of |version|. SLU_EIO, SLU_ECORRUPT. */
+/* Puts what was added into the commit of |version|, and forgets it: should writing fail, that very commit is
+ * to be written again. What is added from now on is of the next one. SLU_EIO, SLU_ECORRUPT. */
 int slu_order_log_flush(slu_order_log *l, slu_commit *commit, uint64_t version, slu_error *err);
 /* The commit is durable. */
 void slu_order_log_committed(slu_order_log *l);

@@ -281,17 +281,21 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
     return 0;
 }
 
-/* Everything that changed has to pass through a commit, and what did cannot be evicted before. */
+/* Everything that changed has to pass through a commit, and what did cannot be evicted before. Begun a third
+ * before the bound, a commit is written while learning goes on; with one on its way the bound is the bound.
+ */
 static bool memory_wants_commit(const slu_pipeline *p)
 {
     slu_row_table_stats rows;
     slu_join_table_stats join;
+    uint64_t thirds = p->config.threads && p->flight == SLU_FLIGHT_NONE ? 2 : 3;
     slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
     slu_join_table_get_stats(p->join_table, &join);
-    return slu_row_table_pressure(slu_learner_rows(p->learner)) ||
+    uint64_t row_room = slu_row_table_dirty_room(slu_learner_rows(p->learner));
+    return rows.dirty_bytes > row_room / 3 * thirds ||
            (join.cached_bytes > p->options->join.cache_bytes &&
-            join.dirty_bytes > p->options->join.cache_bytes / 4) ||
-           rows.dirty_bytes + join.dirty_bytes > slu_memory_dirty_limit(&p->options->memory);
+            join.dirty_bytes > p->options->join.cache_bytes / 12 * thirds) ||
+           rows.dirty_bytes + join.dirty_bytes > slu_memory_dirty_limit(&p->options->memory) / 3 * thirds;
 }
 
 bool slu_pipeline_commit_due(const slu_pipeline *p)
@@ -312,13 +316,6 @@ int slu_pipeline_finish(slu_pipeline *p, slu_error *err)
         rc = slu_pipeline_commit(p, err);
     slu_pipeline_refresh_stats(p, true);
     return rc;
-}
-
-void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *next, uint32_t n)
-{
-    (void)source;
-    for (uint32_t i = 0; i < n; i++)
-        next[i] = slu_watermark_next_offset(p->watermark, i);
 }
 
 uint32_t slu_pipeline_partitions(const slu_pipeline *p)
@@ -398,8 +395,9 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
     p->batch = slu_batch_new(config->schema, p->options->training.batch_size);
     p->progress = slu_progress_new(p->options->n_steps);
     p->commit = slu_commit_begin(p->store);
-    int rc = 0;
-    if (!p->arena || !p->encoder || !p->encoded || !p->watermark || !p->batch || !p->progress || !p->commit)
+    int rc = slu_writer_start(config->threads, &p->writer, err);
+    if (!rc &&
+        (!p->arena || !p->encoder || !p->encoded || !p->watermark || !p->batch || !p->progress || !p->commit))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for the pipeline");
     slu_join_table_config join = {p->options->join.cache_bytes};
     if (!rc)
@@ -428,6 +426,7 @@ void slu_pipeline_close(slu_pipeline *p)
 {
     if (!p)
         return;
+    slu_writer_stop(p->writer); /* first: it has the commit */
     slu_base_close(p->base);
     slu_delta_builder_free(p->delta);
     slu_order_log_close(p->order);
@@ -445,6 +444,8 @@ void slu_pipeline_close(slu_pipeline *p)
     slu_arena_free(p->arena);
     slu_buf_free(&p->scratch);
     free(p->rows);
+    free(p->flying.next_offsets);
+    free(p->durable.next_offsets);
     pthread_mutex_destroy(&p->stats_lock);
     free(p);
 }
@@ -467,7 +468,10 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
     s->batches = p->batches;
     s->dense_steps = slu_learner_dense_steps(p->learner);
     s->commits = p->commits;
-    s->version = p->version;
+    s->version = p->durable.version;
+    s->committed_through_us = p->durable.learned_through_us;
+    s->commit_us = p->commit_us;
+    s->commit_wait_us = p->commit_wait_us;
     s->watermark_us = slu_watermark_now(p->watermark);
     s->newest_event_us = slu_watermark_newest(p->watermark);
     s->learned_through_us = p->learned_through_us;

@@ -5,8 +5,12 @@
  * The pipeline is a pure function of its records and its config: the same records in the same order give the
  * same bytes, however often it was stopped and wherever it was committed. A commit takes everything at a
  * record boundary: rows, optimizer state, dense parameters and gathered gradients, join state, the samples
- * that wait in the batch, counters, offsets, outbox. @thread one, the owner; slu_pipeline_get_stats from any
- * thread */
+ * that wait in the batch, counters, offsets, outbox.
+ *
+ * INVARIANT 9 (docs/architecture.md): with |threads| the owner waits for the disk only where memory or
+ * training.commit_events leave no other choice. Threads inside write commits and read rows; what is learned,
+ * and with it every byte of a commit, is the same with and without. @thread one, the owner;
+ * slu_pipeline_get_stats from any thread */
 #pragma once
 #include "base/clock.h"
 #include "base/error.h"
@@ -19,8 +23,7 @@
 
 typedef struct slu_pipeline slu_pipeline;
 
-/* Sink for what a commit publishes; either may be NULL. Called on the owner's thread after the commit is
- * durable. */
+/* The sink is called on the owner's thread after the commit is durable. */
 typedef struct slu_pipeline_config {
     const slu_options *options;
     const slu_schema *schema;
@@ -29,15 +32,17 @@ typedef struct slu_pipeline_config {
     /* Whether the sink has room for a message now, with its ctx; NULL: always. What finds none stays in the
      * store. */
     bool (*room_for)(void *ctx, slu_channel ch, size_t len);
-    bool deltas;                     /* build and publish model deltas; wants a sink */
-    bool order;                      /* keep the order of records in the store, so that it can be repeated */
+    bool deltas;  /* build and publish model deltas; wants a sink */
+    bool order;   /* keep the order of records in the store, so that it can be repeated */
+    bool threads; /* commits are written by a thread of the pipeline's own; else all is done by the owner's */
     const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
     int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
 } slu_pipeline_config;
 
 int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_error *err);
-void slu_pipeline_close(slu_pipeline *p); /* drops what is not committed */
+/* Drops what is not committed; a commit that is on its way is written to its end. */
+void slu_pipeline_close(slu_pipeline *p);
 
 /* Takes one record. |part| names its partition for the stored offset. Returns 0 or a fatal code (SLU_EIO,
  * ...): bad input is not an error but a dead letter. */
@@ -45,7 +50,18 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
 /* True when options->training.commit_events or memory pressure asks for a commit; wall time is the caller's
  * business. */
 bool slu_pipeline_commit_due(const slu_pipeline *p);
+/* Commits all that was fed, and the commit that is on its way before. Failing (SLU_EIO, SLU_EAGAIN as
+ * slu_commit_write) it can be repeated: the same commit is written again first. */
 int slu_pipeline_commit(slu_pipeline *p, slu_error *err);
+/* The same without waiting for the disk. Begin takes a copy of all that was fed; feed goes on; poll settles
+ * it once it is durable: then, not before, messages go to the sink, and offsets and statistics tell of it.
+ * While one is on its way begin does nothing. */
+int slu_pipeline_commit_begin(slu_pipeline *p, slu_error *err);
+/* Call often. Returns 1: the commit is durable and settled; 0: there is none, or it is still being written; a
+ * code: writing failed, the next poll or commit writes it again. Waits when the next commit is due already:
+ * memory and what a crash costs have their bounds. */
+int slu_pipeline_commit_poll(slu_pipeline *p, slu_error *err);
+bool slu_pipeline_committing(const slu_pipeline *p); /* begun and not settled */
 /* True when windows are due that the last record left open: one record closes some thousand at most, so that
  * a leap of event time fits into memory, and the next records go on. Where none come the caller feeds
  * SLU_RECORD_FLUSH. */
@@ -70,7 +86,8 @@ bool slu_pipeline_base_going(const slu_pipeline *p);
 int slu_pipeline_base_abandon(slu_pipeline *p, slu_error *err);
 /* All of it now, whatever room there is. */
 int slu_pipeline_publish_base(slu_pipeline *p, slu_error *err);
-/* Next offset to read per partition of |source|, into next (n), -1 unknown: for slu_source_ops.committed. */
+/* Next offset to read per partition of |source| as of the last durable commit, into next (n), -1 unknown: for
+ * slu_source_ops.committed. */
 void slu_pipeline_offsets(const slu_pipeline *p, slu_source *source, int64_t *next, uint32_t n);
 
 /* Partitions that the pipeline knows, and how each stands in time. @thread owner */
@@ -97,7 +114,11 @@ typedef struct slu_metric_row {
 
 typedef struct slu_pipeline_stats {
     slu_event_counts events;
-    uint64_t samples, batches, dense_steps, commits, version;
+    uint64_t samples, batches, dense_steps;
+    uint64_t commits, version;    /* durable ones */
+    int64_t committed_through_us; /* learned_through_us of the last commit */
+    int64_t commit_us;            /* how long it took to gather and to write */
+    int64_t commit_wait_us;       /* how long the owner has waited for commits, in all */
     int64_t watermark_us, newest_event_us, learned_through_us; /* the last by arrival clock */
     uint32_t pending_samples;
     uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_cache_bytes, join_records,
@@ -114,5 +135,6 @@ void slu_pipeline_refresh_metrics(slu_pipeline *p); /* with metric rows, which i
 /* For slu_store_config.compare, with the slu_schema as its context. */
 int slu_pipeline_compare_schema(void *schema, const char *stored_text, slu_error *err);
 
-/* Hex digest of the model and everything that decides its future, as of the last commit. */
+/* Hex digest of the model and everything that decides its future, as of the last commit; waits for one that
+ * is on its way. */
 int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err);

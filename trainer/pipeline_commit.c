@@ -187,6 +187,8 @@ int slu_pipeline_load(slu_pipeline *p, slu_error *err)
     slu_outbox_gate(p->outbox, slu_pipeline_room, p);
     if (!rc)
         rc = slu_outbox_recover(p->outbox, slu_pipeline_send, p, err);
+    if (!rc)
+        slu_pipeline_facts(p, &p->durable);
     return rc;
 }
 
@@ -278,8 +280,7 @@ static void flush_state(slu_pipeline *p)
     }
 }
 
-/* Learns from the publisher what Kafka has; true when there is something to forget. */
-static bool collect_acks(slu_pipeline *p)
+bool slu_pipeline_collect_acks(slu_pipeline *p)
 {
     bool any = false;
     for (int ch = SLU_CHANNEL_DELTAS; p->config.sink && ch < SLU_CHANNELS; ch++) {
@@ -293,51 +294,63 @@ static bool collect_acks(slu_pipeline *p)
     return any;
 }
 
-int slu_pipeline_commit(slu_pipeline *p, slu_error *err)
+static int check_balance(const slu_pipeline *p, slu_error *err)
 {
-    bool acks = collect_acks(p);
-    if (!p->changed && !acks)
-        return 0;
     const slu_event_counts *c = &p->counts;
-    if (c->received != c->learned + slu_joiner_waiting(p->joiner) + c->dead)
-        return slu_fail(err, SLU_ECORRUPT,
-                        "events do not balance: received %llu, learned %llu, waiting %llu, dead %llu; this "
-                        "is a defect of Sluice, "
-                        "nothing was committed",
-                        (unsigned long long)c->received, (unsigned long long)c->learned,
-                        (unsigned long long)slu_joiner_waiting(p->joiner), (unsigned long long)c->dead);
-    int rc = 0;
-    if (p->changed) {
-        p->version++;
-        p->committed_us = slu_wall_us(p->config.clock);
-        rc = flush_model(p);
-        if (!rc)
-            rc = slu_join_table_flush(p->join_table, p->commit);
-        flush_state(p);
-        if (!rc && p->order)
-            rc = slu_order_log_flush(p->order, p->commit, p->version, err);
-    }
+    if (c->received == c->learned + slu_joiner_waiting(p->joiner) + c->dead)
+        return 0;
+    return slu_fail(err, SLU_ECORRUPT,
+                    "events do not balance: received %llu, learned %llu, waiting %llu, dead %llu; this "
+                    "is a defect of Sluice, "
+                    "nothing was committed",
+                    (unsigned long long)c->received, (unsigned long long)c->learned,
+                    (unsigned long long)slu_joiner_waiting(p->joiner), (unsigned long long)c->dead);
+}
+
+static int gather_version(slu_pipeline *p, slu_error *err)
+{
+    p->version++;
+    p->committed_us = slu_wall_us(p->config.clock);
+    int rc = flush_model(p);
     if (!rc)
-        rc = slu_outbox_flush(p->outbox, p->commit);
-    if (!rc)
-        rc = slu_commit_write(p->commit, err);
-    if (rc)
-        return slu_fail(err, rc, "commit of version %llu failed", (unsigned long long)p->version);
+        rc = slu_join_table_flush(p->join_table, p->commit);
+    flush_state(p);
+    if (!rc && p->order)
+        rc = slu_order_log_flush(p->order, p->commit, p->version, err);
+    return rc;
+}
+
+int slu_pipeline_gather(slu_pipeline *p, slu_error *err)
+{
+    int rc = check_balance(p, err);
+    if (!rc && p->changed)
+        rc = gather_version(p, err);
+    return rc ? rc : slu_outbox_flush(p->outbox, p->commit);
+}
+
+void slu_pipeline_settle(slu_pipeline *p)
+{
     slu_learner_committed(p->learner);
     slu_join_table_committed(p->join_table);
     if (p->order)
         slu_order_log_committed(p->order);
     slu_outbox_committed(p->outbox, slu_pipeline_send, p);
-    p->changed = false;
-    p->events_since_commit = 0;
-    p->commits++;
-    /* Metric rows walk big histograms: once a second is plenty. */
-    int64_t now = slu_mono_us(p->config.clock);
-    bool metrics = now - p->metrics_at_us >= SLU_SECOND_US;
-    if (metrics)
-        p->metrics_at_us = now;
-    slu_pipeline_refresh_stats(p, metrics);
-    return 0;
+}
+
+void slu_pipeline_facts(const slu_pipeline *p, slu_commit_facts *out)
+{
+    uint32_t n = slu_watermark_numbers(p->watermark);
+    if (n > out->cap) {
+        out->next_offsets = reallocarray(out->next_offsets, n, sizeof *out->next_offsets);
+        if (!out->next_offsets)
+            abort(); /* partitions are few */
+        out->cap = n;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        out->next_offsets[i] = slu_watermark_next_offset(p->watermark, i);
+    out->n = n;
+    out->version = p->version;
+    out->learned_through_us = p->learned_through_us;
 }
 
 int slu_pipeline_pump(slu_pipeline *p, slu_error *err)
@@ -348,9 +361,4 @@ int slu_pipeline_pump(slu_pipeline *p, slu_error *err)
 uint64_t slu_pipeline_outbox_bytes(const slu_pipeline *p)
 {
     return slu_outbox_bytes(p->outbox);
-}
-
-int slu_pipeline_digest(slu_pipeline *p, char out[33], slu_error *err)
-{
-    return slu_store_digest(p->store, SLU_MODEL_FAMILIES, out, err);
 }

@@ -260,6 +260,11 @@ uint64_t slu_watermark_mark(const slu_watermark *w, uint32_t i)
     return w->entries[i].mark;
 }
 
+uint32_t slu_watermark_numbers(const slu_watermark *w)
+{
+    return w->n_index;
+}
+
 int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index)
 {
     if (index >= w->n_index || w->by_index[index] == UINT32_MAX)

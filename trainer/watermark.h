@@ -80,5 +80,8 @@ bool slu_watermark_retire(slu_watermark *w, uint32_t i);
 /* Next offset of the source's partition |index|, -1 unknown. */
 int64_t slu_watermark_next_offset(const slu_watermark *w, uint32_t index);
 
+/* One more than the highest number of a source's partition that was announced. */
+uint32_t slu_watermark_numbers(const slu_watermark *w);
+
 void slu_watermark_save(const slu_watermark *w, slu_buf *out);
 int slu_watermark_load(slu_watermark *w, const void *p, size_t n, slu_error *err);
