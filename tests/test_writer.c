@@ -52,7 +52,7 @@ static life begin(bool threads)
                               .sink = &sink,
                               .deltas = true,
                               .order = true,
-                              .threads = threads,
+                              .background = threads,
                               .clock = &slu_system_clock};
     OK(slu_pipeline_open(&pc, &l.p, err));
     return l;

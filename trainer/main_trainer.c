@@ -184,7 +184,7 @@ static int open_all(trainer *t, slu_error *err)
         .room_for = slu_publisher_room_for,
         .deltas = t->options->publish.enabled,
         .order = true,
-        .threads = true,
+        .background = true,
         .clock = &slu_system_clock,
         .eval_from_us = INT64_MIN,
     };

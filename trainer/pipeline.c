@@ -288,7 +288,7 @@ static bool memory_wants_commit(const slu_pipeline *p)
 {
     slu_row_table_stats rows;
     slu_join_table_stats join;
-    uint64_t thirds = p->config.threads && p->flight == SLU_FLIGHT_NONE ? 2 : 3;
+    uint64_t thirds = p->config.background && p->flight == SLU_FLIGHT_NONE ? 2 : 3;
     slu_row_table_get_stats(slu_learner_rows(p->learner), &rows);
     slu_join_table_get_stats(p->join_table, &join);
     uint64_t row_room = slu_row_table_dirty_room(slu_learner_rows(p->learner));
@@ -395,7 +395,7 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
     p->batch = slu_batch_new(config->schema, p->options->training.batch_size);
     p->progress = slu_progress_new(p->options->n_steps);
     p->commit = slu_commit_begin(p->store);
-    int rc = slu_writer_start(config->threads, &p->writer, err);
+    int rc = slu_writer_start(config->background, &p->writer, err);
     if (!rc &&
         (!p->arena || !p->encoder || !p->encoded || !p->watermark || !p->batch || !p->progress || !p->commit))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for the pipeline");

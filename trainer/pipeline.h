@@ -7,7 +7,7 @@
  * record boundary: rows, optimizer state, dense parameters and gathered gradients, join state, the samples
  * that wait in the batch, counters, offsets, outbox.
  *
- * INVARIANT 9 (docs/architecture.md): with |threads| the owner waits for the disk only where memory or
+ * INVARIANT 9 (docs/architecture.md): with |background| the owner waits for the disk only where memory or
  * training.commit_events leave no other choice. Threads inside write commits and read rows; what is learned,
  * and with it every byte of a commit, is the same with and without. @thread one, the owner;
  * slu_pipeline_get_stats from any thread */
@@ -32,9 +32,10 @@ typedef struct slu_pipeline_config {
     /* Whether the sink has room for a message now, with its ctx; NULL: always. What finds none stays in the
      * store. */
     bool (*room_for)(void *ctx, slu_channel ch, size_t len);
-    bool deltas;  /* build and publish model deltas; wants a sink */
-    bool order;   /* keep the order of records in the store, so that it can be repeated */
-    bool threads; /* commits are written by a thread of the pipeline's own; else all is done by the owner's */
+    bool deltas;     /* build and publish model deltas; wants a sink */
+    bool order;      /* keep the order of records in the store, so that it can be repeated */
+    bool background; /* commits are written by a thread of the pipeline's own; else all is done by the owner's
+                      */
     const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
     int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
