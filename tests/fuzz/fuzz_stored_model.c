@@ -36,7 +36,9 @@ static void apply(void *ctx, const void *message, size_t len)
     scorer *s = ctx;
     int rc = slu_delta_apply(s->applier, message, len, &why);
     REQUIRE(rc == 1 || (rc <= 0 && rc == why.code));
-    model_store_reached(s->store, ++s->offset);
+    if (s->offset < INT64_MAX) /* a damaged one may be the last there is; Kafka's never are */
+        s->offset++;
+    model_store_reached(s->store, s->offset);
 }
 
 static void send_version(scorer *s, uint64_t version, bool base)
@@ -52,8 +54,8 @@ static void send_version(scorer *s, uint64_t version, bool base)
                            .base = base,
                            .schema_fingerprint = slu_schema_fingerprint(schema),
                            .schema_text = slu_schema_text(schema),
-                           .learned_through_us = (int64_t)version * 1000,
-                           .committed_us = (int64_t)version * 1000 + 1};
+                           .learned_through_us = (int64_t)(version * 1000),
+                           .committed_us = (int64_t)(version * 1000 + 1)};
     slu_delta_begin(builder, &head);
     for (uint32_t t = 0; t < slu_schema_tables(schema); t++)
         for (uint64_t id = version; id < version + ROWS; id++)
