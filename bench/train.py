@@ -6,7 +6,7 @@
 Both learn the same batches of a file from the same first parameters; losses are compared batch by batch. ROUNDS times
 everybody learns WARM + TIMED batches in turn; a figure is the median over rounds of the median step. One core is
 CPU time, so that a busy machine disturbs little; two cores are wall time and want a quiet machine.
-Environment: BUILD, ROUNDS (3), SEED (1), QUICK=1 (Zipf only, no bf16, no compiled twin).
+Environment: BUILD, ROUNDS (3), SEED (1), LAWS ("zipf uniform"), QUICK=1 (no bf16, no compiled twin).
 """
 import json
 import os
@@ -56,8 +56,8 @@ def contenders(data):
     if not QUICK:
         yield "twin bf16 autocast, 1 core", twin(data, 1, "--precision", "bf16"), 1, "bf16"
         yield "twin fp32 compiled, 1 core", twin(data, 1, "--compile"), 1, "fp32"
-        yield "sluice, 2 cores", own + ["training.threads=2"], 2, "fp32"
-        yield "twin fp32, 2 cores", twin(data, 2), 2, "fp32"
+    yield "sluice, 2 cores", own + ["training.threads=2"], 2, "fp32"
+    yield "twin fp32, 2 cores", twin(data, 2), 2, "fp32"
 
 
 def check_losses(name, precision, losses, reference):
@@ -94,7 +94,7 @@ def compare(distribution):
 
 def main():
     figures, missed = {}, []
-    for distribution in ["zipf"] if QUICK else ["zipf", "uniform"]:
+    for distribution in os.environ.get("LAWS", "zipf uniform").split():
         times, floor, differs, failed = compare(distribution)
         own = times["sluice, 1 core"]
         best_fp32 = min(t for n, t in times.items() if n.startswith("twin fp32") and n.endswith("1 core"))

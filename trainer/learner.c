@@ -509,6 +509,18 @@ static void scatter_gradients(slu_learner *l, const slu_batch *batch)
     }
 }
 
+/* Since they were read, the products have driven rows out of the caches: they are called back some rows
+ * before their turn. */
+static void call_back(const table_batch *t, uint32_t k)
+{
+    enum { AHEAD = 12, LINE = 64 };
+    if (k + AHEAD >= t->u)
+        return;
+    const char *row = (const char *)t->rows[k + AHEAD];
+    for (size_t at = 0; at < sizeof(slu_row) + t->layout.floats * sizeof(float); at += LINE)
+        __builtin_prefetch(row + at, 1);
+}
+
 static void update_rows(slu_learner *l)
 {
     for (uint32_t i = 0; i < l->tables; i++) {
@@ -516,6 +528,7 @@ static void update_rows(slu_learner *l)
         uint32_t width = t->layout.dim + t->layout.tasks;
         for (uint32_t k = 0; k < t->u; k++) {
             slu_row *row = t->rows[k];
+            call_back(t, k);
             /* Not counted: it expired between its impression and a late label, which does not bring it back.
              */
             if (!t->learns[k] || !row->admitted || !row->count)
