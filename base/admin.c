@@ -1,6 +1,7 @@
 /* The library's own thread waits in epoll; pages are made whole in memory, so a slow reader costs a buffer
  * and no lock. */
 #include "base/admin.h"
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/process.h"
@@ -349,17 +350,14 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *c, const cha
 /* A listening socket for "host:port" or "[v6]:port". */
 static int open_socket(const char *listen_at, int *fdp, slu_error *err)
 {
-    char host[256];
-    const char *colon = strrchr(listen_at, ':');
-    size_t n = colon ? (size_t)(colon - listen_at) : 0;
-    if (!n || n >= sizeof host || !colon[1])
-        return slu_fail(err, SLU_EINVAL, "'%.100s' is not an address; write host:port, e.g. 127.0.0.1:9464",
-                        listen_at);
-    bool v6 = listen_at[0] == '[' && listen_at[n - 1] == ']';
-    snprintf(host, sizeof host, "%.*s", (int)(v6 ? n - 2 : n), listen_at + v6);
-
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    slu_address at;
+    int rc = slu_address_parse(listen_at, &at, err);
+    if (rc)
+        return rc;
+    if (!*at.host) /* nobody is to open this page to the world by leaving something out */
+        return slu_fail(err, SLU_EINVAL, "'%.100s' has no host; write 127.0.0.1:%s", listen_at, at.port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
+    rc = getaddrinfo(at.host, at.port, &hints, &found);
     if (rc)
         return slu_fail(err, SLU_EINVAL, "cannot listen on '%.100s': %s", listen_at, gai_strerror(rc));
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;

@@ -1,3 +1,4 @@
+#include "base/address.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/options_parts.h"
@@ -244,19 +245,15 @@ static int check_text(const checker *c, const slu_node *n, const slu_opt *o)
     return len <= most ? 0 : fail(c, n, "has %zu bytes; allowed: up to %zu", len, most);
 }
 
-/* host:port, [v6]:port or :port-less mistakes. Whether the host exists is for the program that binds it. */
+/* Every address of this machine has to be said with 0.0.0.0 or [::]. */
 static int check_listen(const checker *c, const slu_node *n)
 {
-    const char *colon = strrchr(n->text, ':'), *port = colon ? colon + 1 : "";
-    size_t host = colon ? (size_t)(colon - n->text) : 0, digits = strspn(port, DIGITS);
-    bool v6 = host > 2 && n->text[0] == '[' && colon[-1] == ']' &&
-              strspn(n->text + 1, DIGITS "abcdefABCDEF:.") == host - 2;
-    bool name = host > 0 && host <= 253 && strspn(n->text, LETTERS DIGITS ".-") == host;
-    if ((v6 || name) && digits && digits <= 5 && !port[digits] && atoi(port) <= 65535)
-        return 0;
-    return fail(c, n,
-                "'%.60s' is not an address; write host:port, e.g. 127.0.0.1:7070, 0.0.0.0:7070 or [::1]:7070",
-                n->text);
+    slu_error why = SLU_ERROR_INIT;
+    slu_address at;
+    if (slu_address_parse(n->text, &at, &why))
+        return fail(c, n, "%s", why.message);
+    return *at.host ? 0
+                    : fail(c, n, "'%s' has no host; write 0.0.0.0:%s for every address", n->text, at.port);
 }
 
 static int check_scalar(const checker *c, slu_node *n, const slu_opt *o)

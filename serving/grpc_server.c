@@ -1,4 +1,5 @@
 #include "serving/grpc_server.h"
+#include "base/address.h"
 #include "base/log.h"
 #include "proto/descriptors.h"
 #include "serving/grpc_health.h"
@@ -25,21 +26,6 @@ struct slu_grpc_server {
     uint32_t n_loops;
     uint16_t port;
 };
-
-/* "host:port", "[v6]:port", ":port" (all addresses). */
-static int split_address(const char *address, char *host, size_t size, const char **port, slu_error *err)
-{
-    const char *colon = strrchr(address, ':');
-    size_t n = colon ? (size_t)(colon - address) : 0;
-    bool bracket = n >= 2 && address[0] == '[' && address[n - 1] == ']';
-    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) || n >= size ||
-        atol(colon + 1) > 65535)
-        return slu_fail(err, SLU_EINVAL, "serving.listen: '%s' is not of the form host:port", address);
-    memcpy(host, address + bracket, n - 2 * bracket);
-    host[n - 2 * bracket] = 0;
-    *port = colon + 1;
-    return 0;
-}
 
 /* A listener of its own for each thread: the kernel spreads connections over those of one port. */
 static int listen_on(const struct sockaddr *to, socklen_t len)
@@ -83,13 +69,12 @@ static uint16_t bound_port(int fd, struct sockaddr_storage *at, socklen_t *len)
 
 static int open_listeners(const char *address, int *fds, uint32_t n, uint16_t *port, slu_error *err)
 {
-    char host[256];
-    const char *service = NULL;
+    slu_address to;
     struct addrinfo *found, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    int rc = split_address(address, host, sizeof host, &service, err);
+    int rc = slu_address_parse(address, &to, err);
     if (rc)
-        return rc;
-    rc = getaddrinfo(*host ? host : NULL, service, &hints, &found);
+        return slu_error_context(err, "serving.listen"), rc;
+    rc = getaddrinfo(*to.host ? to.host : NULL, to.port, &hints, &found);
     if (rc)
         return slu_fail(err, SLU_EIO, "serving.listen: %s: %s", address, gai_strerror(rc));
     struct sockaddr_storage at;

@@ -1,4 +1,5 @@
 #include "sim/grpc_client.h"
+#include "base/address.h"
 #include "base/clock.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -300,18 +301,13 @@ fail_connect:
     return -1;
 }
 
-/* |host| (size) receives the host of |address|, without brackets. */
-static int connect_any(const char *address, char *host, size_t size, int64_t until_us, slu_error *err)
+static int connect_any(const char *address, slu_address *to, int64_t until_us, slu_error *err)
 {
-    const char *colon = strrchr(address, ':');
-    size_t n = colon ? (size_t)(colon - address) : 0;
-    if (!n || !colon[1] || n >= size)
-        return slu_fail(err, SLU_EINVAL, "'%s' is not of the form host:port", address);
-    bool bracket = n > 2 && address[0] == '[' && address[n - 1] == ']';
-    memcpy(host, address + bracket, n - 2 * bracket);
-    host[n - 2 * bracket] = 0;
-    struct addrinfo *found, hints = {.ai_socktype = SOCK_STREAM};
-    int rc = getaddrinfo(host, colon + 1, &hints, &found), fd = -1;
+    int rc = slu_address_parse(address, to, err), fd = -1;
+    if (rc)
+        return rc;
+    struct addrinfo *found, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    rc = getaddrinfo(*to->host ? to->host : NULL, to->port, &hints, &found);
     if (rc)
         return slu_fail(err, SLU_EIO, "%s: %s", address, gai_strerror(rc));
     for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next)
@@ -349,9 +345,9 @@ int slu_grpc_client_connect_tls(const char *address, const slu_client_tls_files 
                                 slu_grpc_client **cp, slu_error *err)
 {
     int64_t until = now_us() + timeout_us;
-    char host[256];
+    slu_address to;
     *cp = NULL;
-    int fd = connect_any(address, host, sizeof host, until, err);
+    int fd = connect_any(address, &to, until, err);
     if (fd < 0)
         return fd;
     slu_grpc_client *c = calloc(1, sizeof *c);
@@ -361,7 +357,7 @@ int slu_grpc_client_connect_tls(const char *address, const slu_client_tls_files 
     }
     c->fd = fd;
     snprintf(c->authority, sizeof c->authority, "%s", address);
-    int rc = tls ? shake_hands(c, tls, host, until, err) : 0;
+    int rc = tls ? shake_hands(c, tls, to.host, until, err) : 0;
     if (!rc && (rc = session_new(c)))
         slu_fail(err, rc, "out of memory for a gRPC client");
     while (!rc && !c->greeted && !c->broken)

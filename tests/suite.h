@@ -30,7 +30,7 @@ static inline int run_suite(const char *name, const TTest *const *tests)
     const char *seconds = getenv("SLU_TEST_TIMEOUT"); /* of one test */
     for (; *tests; tests++) {
         TCase *one = tcase_create((*tests)->name);
-        tcase_set_timeout(one, seconds ? atof(seconds) : 60);
+        tcase_set_timeout(one, seconds ? atof(seconds) : 60 * suite_slowness());
         tcase_add_test(one, *tests);
         suite_add_tcase(suite, one);
     }

@@ -6,7 +6,7 @@
 /* The model has two faces, that of even and that of odd versions: other rows (a fifth of them is missing in
  * each) and another dense vector. An answer that names version v must be, float by float, what the face of v
  * gives, over several chunks and over shared and item slots. */
-enum { CANDIDATES = 600, MOST_ROWS = 20000, VERSIONS = 120 };
+enum { CANDIDATES = 600, MOST_ROWS = 20000 };
 
 typedef struct row_name {
     uint32_t table;
@@ -162,6 +162,7 @@ static void *asking(void *arg)
 
 START_TEST(test_every_answer_is_one_version)
 {
+    const uint64_t versions = (uint64_t)suite_share(120, 25);
     faces t = {0};
     pthread_t thread;
     fixture_begin(&t.f, &sample_options);
@@ -173,7 +174,7 @@ START_TEST(test_every_answer_is_one_version)
     }
     ck_assert_int_ne(memcmp(t.expected[0], t.expected[1], t.floats * sizeof(float)), 0);
     ck_assert_int_eq(pthread_create(&thread, NULL, asking, &t), 0);
-    for (uint64_t version = 3; version < VERSIONS; version++)
+    for (uint64_t version = 3; version < versions; version++)
         write_version(&t, version, version % 20 == 0);
     __atomic_store_n(&t.stop, true, __ATOMIC_RELEASE);
     pthread_join(thread, NULL);
