@@ -12,6 +12,7 @@ NOTHING = -(1 << 63)
 DAY = 86400 * 10**6
 CLOCK_GRAIN = 10**6
 MOST_ORPHANS = 16
+MOST_CLOSED = 2048  # timers that one record sets off; the next ones go on
 
 
 class Rules:
@@ -131,7 +132,9 @@ class Fates:
         return self.armed
 
     def _advance(self):
-        while self.timers and self.timers[0][0] <= self.watermark:
+        for _ in range(MOST_CLOSED):
+            if not self.timers or self.timers[0][0] > self.watermark:
+                return
             _, sequence, impression = heapq.heappop(self.timers)
             record = self.waiting.get(impression)
             if record is None or record.timer != sequence:
@@ -238,6 +241,8 @@ class Fates:
         elif kind == IDLE:
             partition.idle = True
             self._recompute()
+            self._advance()
+        elif kind == FLUSH:
             self._advance()
         elif kind == CLOCK:
             self.clock = time

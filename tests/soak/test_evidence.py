@@ -76,6 +76,16 @@ class FatesTest(unittest.TestCase):
         self.assertEqual(f.watermark, T + 4900)
 
 
+    def test_a_leap_closes_some_windows_at_a_time(self):
+        f, n = fates.Fates(RULES), fates.MOST_CLOSED + 5
+        for i in range(n):
+            f.feed(fates.EVENT, "t", 0, i, T + 10**6, impression("i%d" % i, 1000))
+        f.feed(fates.EVENT, "t", 0, n, T + 10**9, impression("late", 10**9))
+        self.assertEqual(f.learned, fates.MOST_CLOSED)
+        f.feed(fates.FLUSH, "", 0)
+        self.assertEqual(f.learned, n)
+
+
 class EvidenceTest(unittest.TestCase):
     topics = {"t": [Message(0, i, 1, 0, impression("i%d" % i, 1000 + i)) for i in range(4)]}
 
