@@ -23,6 +23,8 @@ struct model_store {
     bool base;           /* rows go to the other generation */
     bool dirty;          /* something waits that a commit should take */
     bool sweep;          /* the other generation has rows that count for nothing */
+    bool foul;           /* of the base on its way: those rows are still there, so it is not written */
+    bool behind;         /* the store stays at an earlier version until a base can be written */
     int64_t offset;      /* behind what was applied, -1 unknown */
     slu_error failed;    /* of a commit inside a sink; told by the next model_store_commit */
 };
@@ -304,26 +306,31 @@ static bool sweep_row(void *ctx, const void *key, size_t key_len, const void *va
     return true;
 }
 
-/* Deletes the rows of the generation that does not count. Whole commits only: nothing else may be pending. */
+/* Deletes the rows of the generation that does not count. Whole commits only: nothing else may be pending.
+ * Where the disk refuses to write, the deletions wait in the commit; where it refuses to read, it is still to
+ * be done. */
 static void sweep(model_store *s)
 {
     sweeping w = {s, s->generation ^ GENERATION};
+    slu_error err = SLU_ERROR_INIT;
     uint8_t from[4], to[4];
     put_be32(from, w.tag);
     put_be32(to, w.tag | GENERATION);
-    if (!s->failed.code)
-        slu_store_scan(s->store, SLU_FAMILY_ROWS, from, 4, w.tag ? NULL : to, w.tag ? 0 : 4, sweep_row, &w,
-                       &s->failed);
-    if (!s->failed.code)
+    s->sweep = slu_store_scan(s->store, SLU_FAMILY_ROWS, from, 4, w.tag ? NULL : to, w.tag ? 0 : 4, sweep_row,
+                              &w, &err) != 0;
+    if (s->sweep)
+        SLU_WARN("subscriber", "rows of an earlier base cannot be deleted yet",
+                 SLU_STR("reason", err.message));
+    else if (!s->failed.code)
         slu_commit_write(s->commit, &s->failed);
-    s->sweep = s->failed.code != 0;
 }
 
 static void on_begin(void *ctx, bool base)
 {
     model_store *s = ctx;
     if (!base) {
-        slu_commit_save(s->commit);
+        if (!s->behind)
+            slu_commit_save(s->commit);
         return;
     }
     /* Versions before the base go first, with their offset: pieces of the base are commits of their own. */
@@ -331,6 +338,7 @@ static void on_begin(void *ctx, bool base)
         model_store_commit(s, &s->failed);
     if (s->sweep)
         sweep(s);
+    s->foul = s->sweep;
     s->base = true;
 }
 
@@ -338,10 +346,11 @@ static void on_abandon(void *ctx)
 {
     model_store *s = ctx;
     if (!s->base) {
-        slu_commit_take_back(s->commit);
+        if (!s->behind)
+            slu_commit_take_back(s->commit);
         return;
     }
-    if (!s->failed.code) { /* else it holds earlier versions too, and the rows do no harm */
+    if (!s->failed.code && !s->foul) { /* else it holds earlier versions too, and the rows do no harm */
         slu_commit_abandon(s->commit);
         s->commit = slu_commit_begin(s->store);
     }
@@ -353,6 +362,8 @@ static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
 {
     model_store *s = ctx;
     uint8_t key[KEY_BYTES];
+    if (s->base ? s->foul : s->behind)
+        return;
     row_key(key, s->base ? s->generation ^ GENERATION : s->generation, table, id);
     if (v)
         slu_commit_put(s->commit, SLU_FAMILY_ROWS, key, sizeof key, v,
@@ -363,9 +374,25 @@ static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
         write_piece(s);
 }
 
+/* A base whose place is not clean would be loaded with rows of another one: the store keeps the version that
+ * it has, with the offset behind it, until the next base. */
+static bool stays_behind(model_store *s)
+{
+    if (s->base) {
+        s->behind = s->foul;
+        s->base = !s->foul;
+        if (s->behind)
+            SLU_WARN("subscriber", "the scorer's store stays at an earlier version until the next base",
+                     SLU_STR("store", slu_store_path(s->store)));
+    }
+    return s->behind;
+}
+
 static void on_published(void *ctx, const slu_delta_position *now, const float *dense)
 {
     model_store *s = ctx;
+    if (stays_behind(s))
+        return;
     if (s->base) {
         s->generation ^= GENERATION;
         s->base = false;
@@ -399,6 +426,11 @@ bool model_store_dirty(const model_store *s)
     return s->dirty;
 }
 
+bool model_store_behind(const model_store *s)
+{
+    return s->behind;
+}
+
 size_t model_store_pending(const model_store *s)
 {
     return slu_commit_bytes(s->commit);
@@ -420,7 +452,7 @@ int model_store_commit(model_store *s, slu_error *err)
                  SLU_STR("reason", s->failed.message));
         slu_error_clear(&s->failed);
     }
-    if (s->offset >= 0)
+    if (s->offset >= 0 && !s->behind)
         slu_state_put_offset(s->commit, s->topic, 0, s->offset);
     int rc = slu_commit_write(s->commit, err);
     if (rc)
