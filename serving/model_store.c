@@ -11,7 +11,8 @@
 #define PIECE_BYTES (4u << 20) /* of a base or of a deletion, in one commit */
 #define KEY_BYTES   12u
 #define GENERATION  (1u << 31)
-#define SUMS        "scorer.sums" /* META: version u64, row sum, dense digest; little-endian */
+#define MIXED       "scorer.mixed" /* META: 1 while the rows that count may have others among them */
+#define SUMS        "scorer.sums"  /* META: version u64, row sum, dense digest; little-endian */
 
 struct model_store {
     slu_store *store;
@@ -23,8 +24,8 @@ struct model_store {
     bool base;           /* rows go to the other generation */
     bool dirty;          /* something waits that a commit should take */
     bool sweep;          /* the other generation has rows that count for nothing */
-    bool foul;           /* of the base on its way: those rows are still there, so it is not written */
-    bool behind;         /* the store stays at an earlier version until a base can be written */
+    bool foul;           /* the base on its way is written among such rows: they could not be deleted */
+    bool mixed;          /* so was the one that counts; prune() */
     int64_t offset;      /* behind what was applied, -1 unknown */
     slu_error failed;    /* of a commit inside a sink; told by the next model_store_commit */
 };
@@ -177,7 +178,7 @@ static int load_rows(model_store *s, slu_model_table *table, slu_error *err)
 
 static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
 {
-    uint64_t learned = 0, committed = 0, generation = 0;
+    uint64_t learned = 0, committed = 0, generation = 0, mixed = 0;
     int rc = slu_state_get_u64(s->store, "scorer.lineage", 0, &at->lineage, err);
     if (!rc)
         rc = slu_state_get_u64(s->store, "scorer.version", 0, &at->version, err);
@@ -187,9 +188,19 @@ static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
         rc = slu_state_get_u64(s->store, "scorer.committed_us", 0, &committed, err);
     if (!rc)
         rc = slu_state_get_u64(s->store, "scorer.generation", 0, &generation, err);
+    if (!rc)
+        rc = slu_state_get_u64(s->store, MIXED, 0, &mixed, err);
     at->learned_through_us = (int64_t)learned;
     at->committed_us = (int64_t)committed;
     s->generation = generation ? GENERATION : 0;
+    if (!rc && mixed) {
+        SLU_WARN("subscriber",
+                 "the scorer's store holds rows of two bases, because the disk failed while one was written; "
+                 "waiting for the next",
+                 SLU_U64("version", at->version));
+        *at = (slu_delta_position){0};
+        s->generation ^= GENERATION; /* the next base goes where these rows are, after they were deleted */
+    }
     return rc;
 }
 
@@ -264,8 +275,10 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
     int rc = load_position(s, at, err);
     if (!rc)
         rc = slu_model_begin_base(table, err);
-    if (!rc)
+    if (!rc && at->version)
         rc = load_rows(s, table, err);
+    else
+        s->sweep = true; /* what there is counts for nothing */
     if (!rc && at->version)
         rc = slu_state_get_offset(s->store, s->topic, 0, offset, err);
     if (!rc && at->version)
@@ -325,12 +338,45 @@ static void sweep(model_store *s)
         slu_commit_write(s->commit, &s->failed);
 }
 
+static bool prune_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    model_store *s = ctx;
+    (void)value;
+    if (key_len == KEY_BYTES) {
+        uint32_t tag = get_be32(key), table = tag & ~GENERATION;
+        uint64_t id = (uint64_t)get_be32((const uint8_t *)key + 4) << 32 | get_be32((const uint8_t *)key + 8);
+        if ((tag & GENERATION) != s->generation)
+            return true; /* sweep() is for those */
+        if (table < slu_model_tables(s->table) &&
+            value_len == slu_model_served(s->table, table) * sizeof(float) &&
+            slu_model_has_row(s->table, table, id))
+            return true;
+    }
+    slu_commit_delete(s->commit, SLU_FAMILY_ROWS, key, key_len);
+    write_piece(s);
+    return true;
+}
+
+/* Deletes from the generation that counts what the model does not have. Whole commits only. */
+static void prune(model_store *s)
+{
+    slu_error err = SLU_ERROR_INIT;
+    if (slu_store_scan(s->store, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, prune_row, s, &err)) {
+        SLU_WARN("subscriber", "rows of an earlier base cannot be deleted yet",
+                 SLU_STR("reason", err.message));
+        return;
+    }
+    s->mixed = false;
+    slu_state_put_u64(s->commit, MIXED, 0);
+    if (!s->failed.code)
+        slu_commit_write(s->commit, &s->failed);
+}
+
 static void on_begin(void *ctx, bool base)
 {
     model_store *s = ctx;
     if (!base) {
-        if (!s->behind)
-            slu_commit_save(s->commit);
+        slu_commit_save(s->commit);
         return;
     }
     /* Versions before the base go first, with their offset: pieces of the base are commits of their own. */
@@ -346,11 +392,10 @@ static void on_abandon(void *ctx)
 {
     model_store *s = ctx;
     if (!s->base) {
-        if (!s->behind)
-            slu_commit_take_back(s->commit);
+        slu_commit_take_back(s->commit);
         return;
     }
-    if (!s->failed.code && !s->foul) { /* else it holds earlier versions too, and the rows do no harm */
+    if (!s->failed.code) { /* else it holds earlier versions too, and the rows do no harm */
         slu_commit_abandon(s->commit);
         s->commit = slu_commit_begin(s->store);
     }
@@ -362,8 +407,6 @@ static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
 {
     model_store *s = ctx;
     uint8_t key[KEY_BYTES];
-    if (s->base ? s->foul : s->behind)
-        return;
     row_key(key, s->base ? s->generation ^ GENERATION : s->generation, table, id);
     if (v)
         slu_commit_put(s->commit, SLU_FAMILY_ROWS, key, sizeof key, v,
@@ -374,29 +417,15 @@ static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
         write_piece(s);
 }
 
-/* A base whose place is not clean would be loaded with rows of another one: the store keeps the version that
- * it has, with the offset behind it, until the next base. */
-static bool stays_behind(model_store *s)
-{
-    if (s->base) {
-        s->behind = s->foul;
-        s->base = !s->foul;
-        if (s->behind)
-            SLU_WARN("subscriber", "the scorer's store stays at an earlier version until the next base",
-                     SLU_STR("store", slu_store_path(s->store)));
-    }
-    return s->behind;
-}
-
 static void on_published(void *ctx, const slu_delta_position *now, const float *dense)
 {
     model_store *s = ctx;
-    if (stays_behind(s))
-        return;
     if (s->base) {
         s->generation ^= GENERATION;
         s->base = false;
         s->sweep = true;
+        s->mixed = s->foul;
+        slu_state_put_u64(s->commit, MIXED, s->mixed);
     } else {
         slu_commit_keep(s->commit);
     }
@@ -426,9 +455,9 @@ bool model_store_dirty(const model_store *s)
     return s->dirty;
 }
 
-bool model_store_behind(const model_store *s)
+bool model_store_mixed(const model_store *s)
 {
-    return s->behind;
+    return s->mixed;
 }
 
 size_t model_store_pending(const model_store *s)
@@ -452,12 +481,14 @@ int model_store_commit(model_store *s, slu_error *err)
                  SLU_STR("reason", s->failed.message));
         slu_error_clear(&s->failed);
     }
-    if (s->offset >= 0 && !s->behind)
+    if (s->offset >= 0)
         slu_state_put_offset(s->commit, s->topic, 0, s->offset);
     int rc = slu_commit_write(s->commit, err);
     if (rc)
         return rc;
     s->dirty = false;
+    if (s->mixed)
+        prune(s);
     if (s->sweep)
         sweep(s);
     return 0;

@@ -37,9 +37,10 @@ slu_delta_sink model_store_sink(model_store *s);
 /* Everything up to |offset| has been applied: goes with the next commit. */
 void model_store_reached(model_store *s, int64_t offset);
 bool model_store_dirty(const model_store *s);
-/* True after a base that could not be written, because an earlier one could not be cleared away (a read
- * failed): the store stays a whole version older than the table, with its own offset, until the next base. */
-bool model_store_behind(const model_store *s);
+/* True while a base stands among rows of an earlier one that could not be deleted, because the disk failed;
+ * the commits after it try again. A store that is opened in this state has no model and waits for the next
+ * base. */
+bool model_store_mixed(const model_store *s);
 size_t model_store_pending(const model_store *s); /* bytes that wait for a commit */
 /* Returns 0 or SLU_EIO; then nothing is lost and the call can be repeated. */
 int model_store_commit(model_store *s, slu_error *err);

@@ -442,6 +442,11 @@ slu_model_sums slu_model_next_sums(const slu_model_table *t, const float *dense)
                                                     : t->current->sums.dense};
 }
 
+bool slu_model_has_row(const slu_model_table *t, uint32_t table, uint64_t id)
+{
+    return row_set_newest(writable(t)->sets[table], id) != NULL;
+}
+
 uint64_t slu_model_rows(const slu_model_table *t)
 {
     return __atomic_load_n(&t->n_rows, __ATOMIC_RELAXED);

@@ -81,6 +81,8 @@ slu_model_view slu_model_current(const slu_model_table *t);
  * the rows is kept while they change: what was taken out is what was found there. @thread writer */
 slu_model_sums slu_model_current_sums(const slu_model_table *t);
 slu_model_sums slu_model_next_sums(const slu_model_table *t, const float *dense);
+/* Whether the model has a row, changes that were not published included. @thread writer */
+bool slu_model_has_row(const slu_model_table *t, uint32_t table, uint64_t id);
 /* Of the current generation, and of all. @thread any */
 uint64_t slu_model_rows(const slu_model_table *t);
 uint64_t slu_model_bytes(const slu_model_table *t);
