@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS     128
@@ -20,6 +21,7 @@
 #define FLUSH_BYTES                                                                                          \
     ((size_t)1 << 20) /* of one connection and round, so that one fast reader starves nobody */
 #define ACCEPT_ROUND    64
+#define ACCEPT_US       500 /* of one round, so that a flood of connections leaves time for those that ask */
 #define SLICE_US        1000
 #define HANDSHAKES_US   2000 /* of one round */
 #define LOOKS           64   /* at connections, for one that makes room */
@@ -38,9 +40,15 @@ typedef struct conn {
     size_t sealed;             /* plain bytes that are in the TLS output and not yet sent */
     int64_t handshake_us;      /* until then */
     slu_grpc_session *session; /* NULL: the handshake is not over */
+    bool shaking;              /* in a TLS handshake */
     bool closing;              /* nothing more to say; waits for the peer's end */
     int64_t closing_us;        /* until then */
 } conn;
+
+/* Newest first, but idlest_gives_way() moves those that it looked at to the front. */
+typedef struct conn_list {
+    conn *newest, *oldest;
+} conn_list;
 
 struct slu_grpc_loop {
     slu_grpc_shared *shared;
@@ -49,30 +57,51 @@ struct slu_grpc_loop {
     int poll, wake, listener;
     bool listening; /* the listener is in the poll set */
     pthread_t thread;
-    conn *conns, *oldest; /* by age, but those looked at by idlest_gives_way() are moved to the front */
+    conn_list lists[2]; /* with a session; in a handshake, so that the oldest of those is at hand */
     uint32_t n_conns;
     uint32_t handshakes;         /* open ones */
     int64_t handshakes_until_us; /* in this round */
     conn *dead; /* closed in this round; freed at its end, since events may still point at them */
     int64_t now_us, next_tick_us;
+    int64_t cpu_ns;   /* of this thread, at the end of the last round */
     unsigned changes; /* of health, seen */
+    bool busy;        /* at the last tick */
     bool draining;
     uint32_t cut;
     uint8_t *bytes; /* (READ_BYTES) */
 };
 
+enum { TALKING, SHAKING };
+
+static conn_list *list_of(slu_grpc_loop *l, const conn *c)
+{
+    return &l->lists[c->shaking ? SHAKING : TALKING];
+}
+
 static void link_conn(slu_grpc_loop *l, conn *c)
 {
+    conn_list *in = list_of(l, c);
     c->prev = NULL;
-    c->next = l->conns;
-    *(l->conns ? &l->conns->prev : &l->oldest) = c;
-    l->conns = c;
+    c->next = in->newest;
+    *(in->newest ? &in->newest->prev : &in->oldest) = c;
+    in->newest = c;
 }
 
 static void unlink_conn(slu_grpc_loop *l, conn *c)
 {
-    *(c->prev ? &c->prev->next : &l->conns) = c->next;
-    *(c->next ? &c->next->prev : &l->oldest) = c->prev;
+    conn_list *in = list_of(l, c);
+    *(c->prev ? &c->prev->next : &in->newest) = c->next;
+    *(c->next ? &c->next->prev : &in->oldest) = c->prev;
+}
+
+/* For each connection, which |deed| may close. */
+static void each_conn(slu_grpc_loop *l, void (*deed)(slu_grpc_loop *l, conn *c))
+{
+    for (int i = TALKING; i <= SHAKING; i++)
+        for (conn *c = l->lists[i].newest, *next; c; c = next) {
+            next = c->next;
+            deed(l, c);
+        }
 }
 
 static void conn_close(slu_grpc_loop *l, conn *c)
@@ -81,7 +110,7 @@ static void conn_close(slu_grpc_loop *l, conn *c)
         return;
     close(c->fd);
     c->fd = -1;
-    if (c->tls && !c->session) {
+    if (c->shaking) {
         l->handshakes--;
         slu_metric_add(l->shared->handshakes, -1);
     }
@@ -228,13 +257,10 @@ static void give_up(slu_grpc_loop *l, conn *c, slu_tls_result result)
     conn_close(l, c);
 }
 
-/* The oldest open handshake makes room; false when there is none. Newer connections are in front. */
+/* The oldest open handshake makes room; false when there is none. */
 static bool oldest_gives_way(slu_grpc_loop *l)
 {
-    conn *oldest = NULL;
-    for (conn *c = l->handshakes ? l->conns : NULL; c; c = c->next)
-        if (c->tls && !c->session)
-            oldest = c;
+    conn *oldest = l->lists[SHAKING].oldest;
     if (oldest && oldest->closing)
         conn_close(l, oldest);
     else if (oldest)
@@ -262,8 +288,8 @@ static bool idlest_gives_way(slu_grpc_loop *l)
 {
     conn *idlest = NULL;
     int64_t most = 0;
-    for (uint32_t i = 0; i < LOOKS && i < l->n_conns; i++) {
-        conn *c = l->oldest;
+    for (uint32_t i = 0; i < LOOKS && i < l->n_conns - l->handshakes; i++) {
+        conn *c = l->lists[TALKING].oldest;
         int64_t idle = dispensable(l, c);
         if (idle >= most) {
             most = idle;
@@ -294,6 +320,9 @@ static int begin_session(slu_grpc_loop *l, conn *c)
     c->session = slu_grpc_session_new(l->core, c, l->now_us);
     if (!c->session)
         return SLU_ENOMEM;
+    unlink_conn(l, c);
+    c->shaking = false;
+    link_conn(l, c);
     l->handshakes--;
     slu_metric_add(l->shared->handshakes, -1);
     return 0;
@@ -391,6 +420,7 @@ static void conn_new(slu_grpc_loop *l, int fd)
     if (epoll_ctl(l->poll, EPOLL_CTL_ADD, fd, &e))
         goto fail_poll;
     socket_options(fd);
+    c->shaking = c->tls != NULL;
     link_conn(l, c);
     l->n_conns++;
     l->handshakes += c->tls != NULL;
@@ -427,9 +457,10 @@ static int resume_listening(slu_grpc_loop *l)
     return 0;
 }
 
-static void accept_some(slu_grpc_loop *l)
+/* What is left in the backlog is reported again in the next round. */
+static void accept_some(slu_grpc_loop *l, int64_t until_us)
 {
-    for (int i = 0; i < ACCEPT_ROUND; i++) {
+    for (int i = 0; i < ACCEPT_ROUND && (i == 0 || slu_mono_us(&slu_system_clock) < until_us); i++) {
         int fd = accept4(l->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
@@ -457,36 +488,35 @@ static void accept_some(slu_grpc_loop *l)
     }
 }
 
+/* Looks at the time-outs of a connection; l->busy: something will be due soon. */
+static void tick_conn(slu_grpc_loop *l, conn *c)
+{
+    const char *why = "";
+    if (c->closing) {
+        l->busy = true;
+        if (l->now_us >= c->closing_us)
+            conn_close(l, c);
+    } else if (!c->session) {
+        l->busy = true;
+        if (l->now_us >= c->handshake_us)
+            give_up(l, c, SLU_TLS_TIMEOUT);
+    } else if (slu_grpc_session_tick(c->session, l->now_us, &why)) {
+        SLU_INFO("grpc", "connection closed", SLU_STR("reason", why));
+        conn_close(l, c);
+    } else {
+        l->busy |= slu_grpc_session_busy(c->session);
+    }
+}
+
 static void tick(slu_grpc_loop *l)
 {
-    bool busy = l->draining;
-    for (conn *c = l->conns, *next; c; c = next) {
-        const char *why = "";
-        next = c->next;
-        if (c->closing) {
-            busy = true;
-            if (l->now_us >= c->closing_us)
-                conn_close(l, c);
-            continue;
-        }
-        if (!c->session) {
-            busy = true;
-            if (l->now_us >= c->handshake_us)
-                give_up(l, c, SLU_TLS_TIMEOUT);
-            continue;
-        }
-        if (slu_grpc_session_tick(c->session, l->now_us, &why)) {
-            SLU_INFO("grpc", "connection closed", SLU_STR("reason", why));
-            conn_close(l, c);
-            continue;
-        }
-        busy |= slu_grpc_session_busy(c->session);
-    }
+    l->busy = l->draining;
+    each_conn(l, tick_conn);
     if (!l->listening && !l->draining) {
         resume_listening(l);
-        busy = true;
+        l->busy = true;
     }
-    l->next_tick_us = l->now_us + (busy ? TICK_BUSY_US : TICK_IDLE_US);
+    l->next_tick_us = l->now_us + (l->busy ? TICK_BUSY_US : TICK_IDLE_US);
 }
 
 static void run_slice(slu_grpc_loop *l)
@@ -506,11 +536,23 @@ static void flush_touched(slu_grpc_loop *l)
         conn_flush(l, c);
 }
 
+static void drain_conn(slu_grpc_loop *l, conn *c)
+{
+    if (c->closing)
+        return;
+    if (!c->session) { /* has not asked for anything yet */
+        conn_close(l, c);
+        return;
+    }
+    slu_grpc_session_drain(c->session, l->now_us);
+    conn_flush(l, c);
+}
+
 /* Watchers hear NOT_SERVING first (the caller set it and core_changed queued them), then all get the GOAWAY.
  */
 static void begin_drain(slu_grpc_loop *l)
 {
-    accept_some(l);
+    accept_some(l, INT64_MAX);
     stop_listening(l);
     close(l->listener);
     l->listener = -1;
@@ -519,17 +561,7 @@ static void begin_drain(slu_grpc_loop *l)
     while (slu_grpc_core_run(l->core, &slu_system_clock))
         ;
     l->now_us = slu_mono_us(&slu_system_clock);
-    for (conn *c = l->conns, *next; c; c = next) {
-        next = c->next;
-        if (c->closing)
-            continue;
-        if (!c->session) { /* has not asked for anything yet */
-            conn_close(l, c);
-            continue;
-        }
-        slu_grpc_session_drain(c->session, l->now_us);
-        conn_flush(l, c);
-    }
+    each_conn(l, drain_conn);
     l->next_tick_us = l->now_us + TICK_BUSY_US;
 }
 
@@ -562,7 +594,7 @@ static void handle_event(slu_grpc_loop *l, const struct epoll_event *e)
         return;
     }
     if (e->data.ptr == &l->listener) {
-        accept_some(l);
+        accept_some(l, slu_mono_us(&slu_system_clock) + ACCEPT_US);
         return;
     }
     conn *c = e->data.ptr;
@@ -578,6 +610,24 @@ static void handle_event(slu_grpc_loop *l, const struct epoll_event *e)
 static bool over(slu_grpc_loop *l)
 {
     return l->draining && (!l->n_conns || l->now_us >= atomic_load(&l->shared->drain_until_us));
+}
+
+static void cut_conn(slu_grpc_loop *l, conn *c)
+{
+    if (c->session && !c->closing)
+        l->cut += slu_grpc_session_calls(c->session);
+    conn_close(l, c);
+}
+
+/* Whoever is ready waits for the rest of a round: how long it computes, whatever else the machine does. A
+ * sleeping thread takes no processor time. */
+static void measure_round(slu_grpc_loop *l)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    int64_t now_ns = t.tv_sec * 1000000000LL + t.tv_nsec;
+    slu_metric_observe(l->shared->rounds, (double)(now_ns - l->cpu_ns) * 1e-9);
+    l->cpu_ns = now_ns;
 }
 
 static void *loop_main(void *arg)
@@ -602,12 +652,9 @@ static void *loop_main(void *arg)
             flush_touched(l);
         }
         bury(l);
+        measure_round(l);
     }
-    while (l->conns) {
-        if (l->conns->session && !l->conns->closing)
-            l->cut += slu_grpc_session_calls(l->conns->session);
-        conn_close(l, l->conns);
-    }
+    each_conn(l, cut_conn);
     bury(l);
     return NULL;
 }

@@ -9,7 +9,8 @@
  * oldest gives way.
  *
  * When there are as many connections as may be, or no descriptors are left, the idlest of some gives way to a
- * new one: peers that open connections and ask nothing cannot shut out those that do. */
+ * new one: peers that open connections and ask nothing cannot shut out those that do. A round accepts for
+ * half a millisecond at most, and looks at a bounded number of connections for each. */
 #pragma once
 #include "serving/grpc_core.h"
 #include "serving/tls.h"
@@ -26,7 +27,7 @@ typedef struct slu_grpc_shared {
     atomic_uint connections;
     atomic_uint changes;            /* of health; counted up, then the loops are woken */
     _Atomic int64_t drain_until_us; /* monotonic; 0: not draining */
-    slu_metric *open, *accepted, *refused, *evicted, *bytes_in, *bytes_out, *handshakes;
+    slu_metric *open, *accepted, *refused, *evicted, *bytes_in, *bytes_out, *handshakes, *rounds;
 } slu_grpc_shared;
 
 typedef struct slu_grpc_loop slu_grpc_loop;

@@ -7,7 +7,9 @@ They connect and are silent, send half a greeting, a greeting without SETTINGS, 
 headers of a call without its message; whatever the scorer closes is opened anew, R a second. Meanwhile clients that ask get every
 answer, also new ones; memory keeps to what the plan gives connections; when the hoarders come no more all connections
 are given back, by the time-outs alone. Then the same with next to no file descriptors left: asked and answered, without
-a busy loop. --measure compares p99 as well, which wants a quiet machine."""
+a busy loop. What a round of the scorer's event loop takes of the processor, and so how long whoever is ready has to
+wait for others, stays what it is without hoarders. --measure compares p99 at the clients as well, with that beside hoarders who
+hoard another scorer of the same machine: they and the kernel take much of two cores whoever is meant."""
 import argparse
 import os
 import resource
@@ -25,7 +27,7 @@ from scorer import Scorer, open_load
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONFIG = os.path.join(ROOT, "bench/mmoe24.yaml")
 PATIENCE = float(os.environ.get("SLU_TEST_PATIENCE", "60"))
-RATE, CLIENTS, CONNECTION_KIB, MARGIN_MIB = 40, 4, 64, 16
+RATE, CLIENTS, CONNECTION_KIB, MARGIN_MIB, ROUND_MS, BUSY = 40, 4, 64, 16, 5, .05
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--build", default=os.path.join(ROOT, "build"))
@@ -120,6 +122,7 @@ class Hoard(threading.Thread):
 
     def run(self):
         dribbled = 0
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # elsewhere hoarders take no processor of the scorer's machine
         last, may = time.time(), self.n  # that many at once, then args.rate a second
         while not self.ended:
             now = time.time()
@@ -154,13 +157,45 @@ def ask(scorer, request, name):
     return got
 
 
-def many(scorer, request, limit):
-    quiet = ask(scorer, request, "alone")
+def rounds(before, after):
+    """p50, p99 and the longest of the rounds between, in ms: upper bounds of their buckets."""
+    name = "sluice_grpc_round_cpu_seconds_bucket"
+    counts = sorted((float(k.split('le="')[1].split('"')[0]), v - before.get(k, 0)) for k, v in after.items() if k.startswith(name))
+    total = counts[-1][1]
+    check(total >= 20, "%d rounds of the event loops" % total)
+    return [1000 * next(le for le, n in counts if n >= share * total) for share in (.5, .99, 1)]
+
+
+def measured(scorer, request, name):
+    before, cpu, queued = scorer.metrics(), scorer.cpu_seconds(), scorer.queued_seconds()
+    got = ask(scorer, request, name)
+    cpu, queued = (scorer.cpu_seconds() - cpu) / args.seconds, (scorer.queued_seconds() - queued) / args.seconds
+    got["queued"] = queued
+    got["rounds"] = rounds(before, scorer.metrics())
+    print("       the scorer takes %.0f %% of a processor and waits for one %.0f %% of the time; rounds p50 %.2f p99 %.2f, longest %.2f ms" % (
+        100 * cpu, 100 * queued, *got["rounds"]))
+    return got
+
+
+def elsewhere(scorer, other, request, limit):
+    """Asks this scorer while the other one is hoarded."""
+    hoard = Hoard(other.port, args.connections)
+    hoard.start()
+    wait_for("as many connections as may be", lambda: other.metrics()["sluice_grpc_connections"] >= limit * .9)
+    got = measured(scorer, request, "beside %d hoarders of another scorer" % args.connections)
+    hoard.ended = True
+    hoard.join()
+    return got
+
+
+def many(scorer, request, limit, other):
+    quiet = measured(scorer, request, "alone")
+    control = elsewhere(scorer, other, request, limit) if other else None
     before, rss = scorer.metrics(), scorer.peak_mib()
     hoard = Hoard(scorer.port, args.connections)
     hoard.start()
     wait_for("as many connections as may be", lambda: scorer.metrics()["sluice_grpc_connections"] >= limit * .9)
-    beside = ask(scorer, request, "beside %d hoarders" % args.connections)
+    beside = measured(scorer, request, "beside %d hoarders" % args.connections)
     after = scorer.metrics()
     evicted, refused = (after.get(k, 0) - before.get(k, 0) for k in (
         "sluice_grpc_evicted_total", 'sluice_grpc_refused_total{reason="connections"}'))
@@ -175,9 +210,18 @@ def many(scorer, request, limit):
     check(scorer.metrics()["sluice_grpc_connections"] == 0, "the hoarders that came no more were closed by the time-outs")
     hoard.ended = True
     hoard.join()
-    if args.measure:
-        check(beside["ok_p99_ms"] <= 2 * quiet["ok_p99_ms"] + 5, "p99 beside hoarders %.2f ms, alone %.2f ms" % (
-            beside["ok_p99_ms"], quiet["ok_p99_ms"]))
+    longest, was = beside["rounds"][1], quiet["rounds"][1]
+    check(longest <= 2 * was + ROUND_MS, "p99 of a round beside hoarders %.2f ms of processor time, alone %.2f ms" % (longest, was))
+    if control:
+        judge_clients(beside, control)
+
+
+def judge_clients(beside, control):
+    what = "p99 of clients %.2f ms, %.2f ms beside hoarders of another scorer" % (beside["ok_p99_ms"], control["ok_p99_ms"])
+    if control["queued"] > BUSY:
+        print("       %s: not judged, other programs keep the scorer from running" % what)
+    else:
+        check(beside["ok_p99_ms"] <= 2 * control["ok_p99_ms"] + 5, what)
 
 
 def without_descriptors(scorer, request):
@@ -206,14 +250,20 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-hoard.") as work:
         request = os.path.join(work, "request")
         subprocess.check_call([os.path.join(args.build, "bench/load"), "request", CONFIG, "1", "1", request])
-        scorer = Scorer(args.build, CONFIG, work, ["serving.threads=2", "serving.max_wait=0s", "serving.greeting=2s", "serving.arrival=3s",
-                                                   "serving.idle=5s", "serving.max_connections=%d" % limit])
+        def begin(name):
+            folder = os.path.join(work, name)
+            os.mkdir(folder)
+            return Scorer(args.build, CONFIG, folder, ["serving.threads=2", "serving.max_wait=0s", "serving.greeting=2s", "serving.arrival=3s",
+                                                       "serving.idle=5s", "serving.max_connections=%d" % limit])
+        scorer, other = begin("scorer"), begin("other") if args.measure else None
         try:
-            many(scorer, request, limit)
+            many(scorer, request, limit, other)
             without_descriptors(scorer, request)
-            check(scorer.stop() == 0, "the scorer ends well")
+            for s in filter(None, [scorer, other]):
+                check(s.stop() == 0, "the scorer ends well")
         finally:
-            scorer.kill()
+            for s in filter(None, [scorer, other]):
+                s.kill()
     if failures:
         sys.exit("failed: " + "; ".join(failures))
     print("passed")

@@ -55,6 +55,11 @@ class Scorer:
         f = open("/proc/%d/stat" % self.process.pid).read().rsplit(")", 1)[1].split()
         return (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
 
+    def queued_seconds(self):
+        """What its threads have waited for a processor, ready to run, one after the other."""
+        tasks = "/proc/%d/task" % self.process.pid
+        return sum(int(open("%s/%s/schedstat" % (tasks, t)).read().split()[1]) for t in os.listdir(tasks)) * 1e-9
+
     def stop(self):
         self.process.terminate()
         status = self.process.wait(60)
