@@ -36,10 +36,12 @@ say() {
 }
 
 finish() {
-    local status=$?
+    local status=$? folder
     [ -z "$producer_pid" ] || kill "$producer_pid" 2>/dev/null || true
     [ -z "$trainer_pid" ] || kill -KILL "$trainer_pid" 2>/dev/null || true
-    "$broker_sh" kill "$work/broker" >/dev/null 2>&1 || true
+    for folder in "$work"/broker*; do # some tests have two
+        "$broker_sh" kill "$folder" >/dev/null 2>&1 || true
+    done
     [ $status -ne 0 ] || rm -rf "$work"
     exit $status
 }

@@ -2,7 +2,6 @@
 # Partitions move to another broker and back while events flow, those of events as well as that of the deltas: each event
 # is used once, and the recorded order rebuilds the model.
 source "$(dirname "$0")/lib.sh"
-trap 'status=$?; "$broker_sh" kill "$work/broker2" >/dev/null 2>&1; (exit $status); finish' EXIT
 jars=${SLU_KAFKA_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice/kafka}
 
 start_second_broker() {
