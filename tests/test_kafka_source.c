@@ -31,7 +31,7 @@ static void setup(void)
     slu_error_clear(&err);
     char why[256], path[80];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    rd_kafka_conf_set(conf, "test.mock.num.brokers", "1", why, sizeof why);
+    rd_kafka_conf_set(conf, "test.mock.num.brokers", "2", why, sizeof why);
     host = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     ck_assert_ptr_nonnull(host);
     cluster = rd_kafka_handle_mock_cluster(host);
@@ -113,6 +113,17 @@ static void expect_partitions(uint32_t from, uint32_t to)
     }
 }
 
+/* The record is the event |*first| of its partition, which moves on. */
+static void expect_in_order(int *first)
+{
+    char text[32] = "";
+    memcpy(text, record.bytes, record.len);
+    ck_assert_int_eq(atoi(text), first[record.partition]);
+    ck_assert_int_eq(record.offset, first[record.partition]++);
+    ck_assert_int_gt(record.arrival_us, 0);
+    ck_assert_int_eq(record.encoding, SLU_ENCODING_JSON);
+}
+
 /* Reads |n| events; those of a partition come in order, the first of partition i being |first[i]|. */
 static void expect_events(int n, int *first)
 {
@@ -121,12 +132,7 @@ static void expect_events(int n, int *first)
             int rc = next();
             ck_assert_msg(rc == 1, "%d: %s", rc, err.message);
         } while (record.kind != SLU_RECORD_EVENT);
-        char text[32] = "";
-        memcpy(text, record.bytes, record.len);
-        ck_assert_int_eq(atoi(text), first[record.partition]);
-        ck_assert_int_eq(record.offset, first[record.partition]++);
-        ck_assert_int_gt(record.arrival_us, 0);
-        ck_assert_int_eq(record.encoding, SLU_ENCODING_JSON);
+        expect_in_order(first);
     }
 }
 
@@ -338,6 +344,101 @@ START_TEST(test_a_topic_with_fewer_partitions)
 }
 END_TEST
 
+/* Pauses partition 0, or lets it go on. */
+static void pause_first(bool paused)
+{
+    source->ops->pause(source, (bool[]){paused, false}, 2);
+    ck_assert_int_eq(source->ops->reading(source, 0).paused, paused);
+}
+
+/* Whatever comes within |ms|, of the partition that is not paused; unless trouble with the broker has let all
+ * go on. */
+static void read_for(int ms, bool trouble, int *at)
+{
+    for (; ms > 0; ms -= 50)
+        if (slu_source_next(source, 50, &record, &err) == 1 && record.kind == SLU_RECORD_EVENT) {
+            ck_assert(trouble || record.partition == 1);
+            expect_in_order(at);
+        }
+}
+
+/* What was fetched waits here, also what comes meanwhile and the end behind it. */
+START_TEST(test_a_paused_partition_goes_on_where_it_was)
+{
+    produce("events", 0, 0, 2000);
+    open_ok();
+    expect_partitions(0, 2);
+    int at[2] = {0};
+    expect_events(100, at);
+    for (int i = 0; i < 5; i++) {
+        pause_first(true);
+        produce("events", 0, 2000 + 100 * i, 100);
+        produce("events", 1, 50 * i, 50);
+        expect_events(50, at);
+        read_for(100, false, at);
+        ck_assert_int_eq(at[0], 100 + 40 * i);
+        pause_first(false);
+        ck_assert(source->ops->reading(source, 0).backlog);
+        expect_events(40, at);
+    }
+    expect_events(2500 - at[0], at);
+    do
+        ck_assert_int_eq(next(), 1);
+    while (record.kind != SLU_RECORD_IDLE || record.partition); /* its end was told, too */
+}
+END_TEST
+
+/* Far more than the shelves take: the rest is fetched later. A broker's trouble, behind which topics have to
+ * prove themselves, lets nothing through twice either. */
+START_TEST(test_full_shelves)
+{
+    enum { MANY = 60000 };
+    produce("events", 0, 0, MANY);
+    options.memory.bytes[SLU_MEM_FETCH] = 8 << 20;
+    open_ok();
+    expect_partitions(0, 2);
+    int at[2] = {0};
+    for (int i = 0; i < 6; i++) {
+        bool trouble = i > 2;
+        expect_events(1000, at);
+        pause_first(true);
+        produce("events", 1, i * 10, 10);
+        read_for(600, trouble, at);
+        if (trouble) {
+            for (int32_t b = 1; b <= 2; b++)
+                ck_assert_int_eq(rd_kafka_mock_broker_set_down(cluster, b), 0);
+            read_for(300, true, at);
+            for (int32_t b = 1; b <= 2; b++)
+                ck_assert_int_eq(rd_kafka_mock_broker_set_up(cluster, b), 0);
+        }
+        pause_first(false);
+    }
+    expect_events(MANY + 60 - at[0] - at[1], at);
+    ck_assert_int_eq(at[0], MANY);
+}
+END_TEST
+
+START_TEST(test_moves_while_it_is_paused)
+{
+    enum { MANY = 60000 };
+    produce("events", 0, 0, MANY);
+    options.memory.bytes[SLU_MEM_FETCH] = 8 << 20;
+    open_ok();
+    expect_partitions(0, 2);
+    int at[2] = {0};
+    for (int i = 0; i < 4; i++) {
+        expect_events(500, at);
+        pause_first(true);
+        read_for(300, i > 0, at);
+        rd_kafka_mock_partition_set_leader(cluster, "events", 0, 1 + i % 2);
+        produce("events", 0, MANY + i, 1);
+        read_for(300, true, at);
+        pause_first(false);
+    }
+    expect_events(MANY + 4 - at[0], at);
+}
+END_TEST
+
 START_TEST(test_check)
 {
     ck_assert_int_eq(slu_kafka_source_open(&options, NULL, 10000, &source, &err), 0);
@@ -381,6 +482,9 @@ int main(void)
     tcase_add_test(t, test_a_topic_made_anew);
     tcase_add_test(t, test_a_topic_made_anew_one_short);
     tcase_add_test(t, test_a_topic_with_fewer_partitions);
+    tcase_add_test(t, test_a_paused_partition_goes_on_where_it_was);
+    tcase_add_test(t, test_full_shelves);
+    tcase_add_test(t, test_moves_while_it_is_paused);
     tcase_add_test(t, test_check);
     tcase_add_test(t, test_no_broker);
     suite_add_tcase(s, t);

@@ -93,6 +93,7 @@ void slu_kafka_reread(slu_kafka_source *s)
         slu_kafka_partition *p = &s->parts[i];
         if (p->reread && !waits_for_proof(s, p)) {
             p->reread = false;
+            slu_kafka_empty_shelf(s, p);
             seek(s, p, p->at.next >= 0 ? p->at.next : RD_KAFKA_OFFSET_BEGINNING);
         }
         left = left || p->reread;

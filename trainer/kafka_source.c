@@ -11,8 +11,7 @@
 /* Reads all partitions by manual assignment: where to read is decided by the store alone, never by the group.
  * Everything runs on the owner's thread but the scout, which finds partitions. */
 
-#define COMMIT_INTERVAL_US (SLU_SECOND_US / 10) /* often enough for feeders that pace themselves by it */
-#define MISSING_LOG_US     (30 * SLU_SECOND_US)
+#define MISSING_LOG_US (30 * SLU_SECOND_US)
 
 static int64_t now_us(void)
 {
@@ -167,21 +166,23 @@ static int take_trouble(slu_kafka_source *s, const rd_kafka_message_t *m, slu_ka
     }
 }
 
-static int64_t stamp_of(const rd_kafka_message_t *m)
+slu_shelf_item slu_kafka_item(const rd_kafka_message_t *m)
 {
     rd_kafka_timestamp_type_t type;
     int64_t ms = rd_kafka_message_timestamp(m, &type);
-    return slu_kafka_stamp(type, ms);
+    return (slu_shelf_item){.offset = m->offset,
+                            .stamp_us = slu_kafka_stamp(type, ms),
+                            .mark = slu_kafka_mark(m),
+                            .len = m->len,
+                            .bytes = m->payload ? m->payload : ""};
 }
 
 /* Unless the topic says LogAppendTime the producer stamps its messages, and its clock may be anything. What
  * we know better is a record of its own, before the message and only where it makes a difference, so that the
  * order tells it: a message from the future arrived now, and one that came behind the end of its partition
  * arrived after we had stood there. */
-static bool next_clock(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kafka_partition *p,
-                       slu_record *out)
+static bool next_clock(slu_kafka_source *s, int64_t stamp, slu_kafka_partition *p, slu_record *out)
 {
-    int64_t stamp = stamp_of(m);
     *out = (slu_record){.partition = (uint32_t)(p - s->parts), .offset = -1};
     if (!s->told_us || stamp > s->told_us + SLU_CLOCK_GRAIN_US) {
         int64_t now = slu_steady_clock_now(&s->clock);
@@ -199,23 +200,31 @@ static bool next_clock(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kaf
     return false;
 }
 
-static void fill_record(slu_kafka_source *s, const rd_kafka_message_t *m, slu_kafka_partition *p,
+static void fill_record(slu_kafka_source *s, const slu_shelf_item *item, slu_kafka_partition *p,
                         slu_record *out)
 {
-    int64_t now = now_us();
     *out = (slu_record){.kind = SLU_RECORD_EVENT,
                         .partition = (uint32_t)(p - s->parts),
-                        .offset = m->offset,
-                        .arrival_us = stamp_of(m),
-                        .bytes = m->payload ? m->payload : "",
-                        .len = m->len,
-                        .mark = slu_kafka_mark(m),
+                        .offset = item->offset,
+                        .arrival_us = item->stamp_us,
+                        .bytes = item->bytes,
+                        .len = item->len,
+                        .mark = item->mark,
                         .encoding = s->options->kafka.encoding};
-    p->at.next = m->offset + 1;
-    p->at.mark = out->mark;
-    p->active_us = s->newest_us = now;
-    p->stamp_us = out->arrival_us;
+    p->at.next = item->offset + 1;
+    p->at.mark = item->mark;
+    p->active_us = s->newest_us = now_us();
+    p->stamp_us = item->stamp_us;
     p->at_end = p->idle = s->flushed = false;
+}
+
+bool slu_kafka_hand_out(slu_kafka_source *s, slu_kafka_partition *p, const slu_shelf_item *item,
+                        slu_record *out)
+{
+    if (next_clock(s, item->stamp_us, p, out))
+        return false;
+    fill_record(s, item, p, out);
+    return true;
 }
 
 /* Hands out the next message that waits. Returns 1, 0 (none), or a fatal code. */
@@ -227,7 +236,7 @@ static int next_message(slu_kafka_source *s, slu_record *out, slu_error *err)
         rd_kafka_message_t *m = s->current = s->batch[s->at];
         slu_kafka_partition *p = slu_kafka_find(s, m);
         bool ordinary = !m->err || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
-        if (ordinary && slu_kafka_pass_over(s, p))
+        if (ordinary && p && (slu_kafka_pass_over(s, p) || slu_kafka_shelve(s, p, m)))
             continue;
         if (m->err) {
             int rc = take_trouble(s, m, p, err);
@@ -247,12 +256,11 @@ static int next_message(slu_kafka_source *s, slu_record *out, slu_error *err)
         /* A broker that comes back may send again what was already taken. */
         if (!p || m->offset < p->at.next)
             continue;
-        if (next_clock(s, m, p, out)) {
+        slu_shelf_item item = slu_kafka_item(m);
+        if (slu_kafka_hand_out(s, p, &item, out))
+            s->at++;
+        else
             s->current = NULL; /* it comes next */
-            return 1;
-        }
-        fill_record(s, m, p, out);
-        s->at++;
         return 1;
     }
     slu_kafka_drop_batch(s);
@@ -353,6 +361,8 @@ static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *er
     int rc = next_message(s, out, err);
     if (rc)
         return rc;
+    if (s->shelf_left-- > 0 && slu_kafka_next_shelved(s, out))
+        return 1;
     rc = take_news(s, err);
     if (rc)
         return rc;
@@ -363,11 +373,15 @@ static int next(slu_source *base, int timeout_ms, slu_record *out, slu_error *er
     mention_missing(s);
     if (s->reread)
         slu_kafka_reread(s);
-    rc = fetch(s, bounded_wait(s, timeout_ms), err);
+    slu_kafka_refill(s);
+    s->shelf_left = SLU_KAFKA_BATCH;
+    rc = fetch(s, slu_kafka_shelf_waits(s) ? 0 : bounded_wait(s, timeout_ms), err);
     if (!rc)
         rc = next_message(s, out, err);
     if (rc)
         return rc;
+    if (slu_kafka_next_shelved(s, out))
+        return 1;
     return next_silence(s, out) ? 1 : 0;
 }
 
@@ -382,90 +396,15 @@ static slu_partition partition_at(slu_source *base, uint32_t i)
     return (slu_partition){slu_kafka_topic(s, s->parts[i].topic), s->parts[i].number};
 }
 
-/* ---- offsets for lag tools ---- */
-
-static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
-                      void *opaque)
-{
-    (void)rk, (void)list;
-    slu_kafka_source *s = (slu_kafka_source *)((char *)opaque - offsetof(slu_kafka_source, trouble));
-    s->commit_in_flight = false;
-    if (!code || code == RD_KAFKA_RESP_ERR__NO_OFFSET)
-        return;
-    SLU_DEBUG("kafka", "offsets were not reported to the group", SLU_STR("reason", rd_kafka_err2str(code)));
-    for (uint32_t i = 0; i < s->n; i++)
-        s->reported[i] = -1; /* next time all of them */
-}
-
-static void report_offsets(slu_kafka_source *s)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)s->n);
-    for (uint32_t i = 0; i < s->n; i++) {
-        if (s->wanted[i] == s->reported[i])
-            continue;
-        s->reported[i] = s->wanted[i];
-        rd_kafka_topic_partition_list_add(list, slu_kafka_topic(s, s->parts[i].topic), s->parts[i].number)
-            ->offset = s->wanted[i];
-    }
-    if (list->cnt && rd_kafka_commit(s->rk, list, 1) == RD_KAFKA_RESP_ERR_NO_ERROR) {
-        s->commit_in_flight = true;
-        s->committed_us = now_us();
-    }
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-/* The store decides where to go on, so a report may be dropped: no more than one a second, none in a queue.
- */
-static void committed(slu_source *base, const int64_t *next_offsets, uint32_t n)
-{
-    slu_kafka_source *s = (slu_kafka_source *)base;
-    for (uint32_t i = 0; i < n && i < s->n; i++)
-        if (next_offsets[i] >= 0)
-            s->wanted[i] = next_offsets[i];
-    if (!s->commit_in_flight && now_us() - s->committed_us >= COMMIT_INTERVAL_US)
-        report_offsets(s);
-}
-
-/* At the end the group is told the last offsets, if the broker is there to listen. */
-static void report_last(slu_kafka_source *s)
-{
-    rd_kafka_message_t *m;
-    for (int i = 0; i < 20; i++) {
-        if (!s->commit_in_flight && i == 0)
-            report_offsets(s);
-        if (!s->commit_in_flight)
-            break;
-        if (rd_kafka_consume_batch_queue(s->queue, 50, &m, 1) == 1)
-            rd_kafka_message_destroy(m);
-    }
-}
-
-static int64_t lag(slu_source *base, double *fraction)
-{
-    slu_kafka_source *s = (slu_kafka_source *)base;
-    int64_t behind = 0;
-    bool known = false;
-    *fraction = 0;
-    for (uint32_t i = 0; i < s->n; i++) {
-        const slu_kafka_partition *p = &s->parts[i];
-        int64_t low, high;
-        if (rd_kafka_get_watermark_offsets(s->rk, slu_kafka_topic(s, p->topic), p->number, &low, &high) ||
-            high < 0)
-            continue;
-        known = true;
-        int64_t at = p->at.next >= 0 ? p->at.next : low;
-        behind += high > at ? high - at : 0;
-    }
-    return known ? behind : -1;
-}
-
 static void close_source(slu_source *base)
 {
     slu_kafka_source *s = (slu_kafka_source *)base;
     slu_kafka_scout_free(s->scout);
     slu_kafka_drop_batch(s);
     if (s->queue && s->n)
-        report_last(s);
+        slu_kafka_report_last(s);
+    for (uint32_t i = 0; i < s->n; i++)
+        slu_kafka_empty_shelf(s, &s->parts[i]);
     for (uint32_t i = 0; s->index && i < s->options->kafka.n_topics; i++)
         free(s->index[i]);
     if (s->queue)
@@ -487,8 +426,8 @@ static const slu_source_ops kafka_ops = {
     .next = next,
     .partitions = partitions,
     .partition = partition_at,
-    .committed = committed,
-    .lag = lag,
+    .committed = slu_kafka_committed,
+    .lag = slu_kafka_lag,
     .reading = slu_kafka_reading,
     .pause = slu_kafka_pause,
     .close = close_source,
@@ -500,14 +439,17 @@ static const slu_source_ops kafka_ops = {
 static int open_consumer(slu_kafka_source *s, slu_error *err)
 {
     const slu_kafka_opts *k = &s->options->kafka;
-    /* Half of the room for what waits, a quarter each for two responses that have just come; a message waits
-     * with some hundreds of bytes around it. A partition's queue that is full is not fetched for. */
+    /* Half of the room for what waits, an eighth for the shelves, the rest for two responses that have just
+     * come; a message waits with some hundreds of bytes around it. A partition's queue that is full is not
+     * fetched for. Pieces are so small that a response holds some of each partition: the slowest, for which
+     * the others wait, must not wait for its turn. */
     uint64_t room = s->options->memory.bytes[SLU_MEM_FETCH], least = k->max_message_bytes + 4096ull;
     char kbytes[24], messages[24], response[24], per_partition[24];
     snprintf(kbytes, sizeof kbytes, "%" PRIu64, room / 2 / 1024);
     snprintf(messages, sizeof messages, "%" PRIu64, room / 2 / 1024);
-    snprintf(response, sizeof response, "%" PRIu64, room / 4 > least ? room / 4 : least);
-    snprintf(per_partition, sizeof per_partition, "%" PRIu64, room / 16 < 1 << 20 ? room / 16 : 1 << 20);
+    snprintf(response, sizeof response, "%" PRIu64, room / 16 * 3 > least ? room / 16 * 3 : least);
+    s->shelves.limit = room / 8;
+    snprintf(per_partition, sizeof per_partition, "%" PRIu64, room / 64 < 1 << 20 ? room / 64 : 1 << 20);
     const slu_kafka_setting settings[] = {
         {"group.id", k->group},
         {"enable.auto.commit", "false"},
@@ -528,7 +470,7 @@ static int open_consumer(slu_kafka_source *s, slu_error *err)
     int rc = slu_kafka_conf_new(s->options, settings, &s->trouble, &conf, err);
     if (rc)
         return rc;
-    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+    rd_kafka_conf_set_offset_commit_cb(conf, slu_kafka_on_commit);
     s->rk = slu_kafka_new(RD_KAFKA_CONSUMER, conf, err);
     if (!s->rk)
         return SLU_ECONFIG;

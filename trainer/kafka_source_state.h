@@ -1,11 +1,12 @@
 /* trainer/kafka_source_state.h - the inside of the Kafka source, shared by kafka_source.c (records out),
- * kafka_identity.c (is this still the topic that was read?) and kafka_pause.c (partitions that wait for
- * others). Nobody else includes it. */
+ * kafka_identity.c (is this still the topic that was read?), kafka_pause.c (partitions that wait for others)
+ * and kafka_group.c (what the consumer group is told). Nobody else includes it. */
 #pragma once
 #include "base/clock.h"
 #include "trainer/kafka_client.h"
 #include "trainer/kafka_mark.h"
 #include "trainer/kafka_scout.h"
+#include "trainer/kafka_shelf.h"
 #include "trainer/source.h"
 #include "trainer/steady_clock.h"
 
@@ -22,7 +23,9 @@ typedef struct slu_kafka_partition {
         told_end_us;  /* our clock when it was last known to be at its end, and as told; 0: never */
     int64_t stamp_us; /* of its newest message, SLU_NO_STAMP none */
     bool idle;        /* said so */
-    bool paused;      /* not fetched for (kafka_pause.c) */
+    bool paused;      /* waits for others: what comes is shelved (kafka_pause.c) */
+    bool stopped;     /* not fetched for either, because the shelves are full */
+    slu_shelf shelf;  /* behind |at|, before what is fetched next */
     bool reread;      /* what came while its topic had to prove itself was passed over */
 } slu_kafka_partition;
 
@@ -47,6 +50,10 @@ typedef struct slu_kafka_source {
     rd_kafka_message_t *batch[SLU_KAFKA_BATCH]; /* [at, n_batch) wait to be handed out */
     size_t at, n_batch;
     slu_steady_clock clock;
+    slu_shelf_room shelves;
+    uint32_t shelf_at, shelf_run; /* whose turn it is, and what it had of it */
+    int shelf_left;               /* records of shelves before something is fetched again */
+    uint32_t n_stopped;
     int64_t told_us;                  /* our clock as last told, 0: not yet */
     int64_t empty_us;                 /* our clock when all that had been fetched was taken */
     int64_t drained_us;               /* the same, before what is in |batch| was fetched */
@@ -69,6 +76,21 @@ void slu_kafka_drop_batch(slu_kafka_source *s);
 /* The partition that |m| tells of, NULL: none of ours. */
 slu_kafka_partition *slu_kafka_find(slu_kafka_source *s, const rd_kafka_message_t *m);
 
+slu_shelf_item slu_kafka_item(const rd_kafka_message_t *m);
+/* The next record of |p|: that of |item|, or what has to be told before it (returns false: |item| comes
+ * again). */
+bool slu_kafka_hand_out(slu_kafka_source *s, slu_kafka_partition *p, const slu_shelf_item *item,
+                        slu_record *out);
+
+/* ---- kafka_group.c: for lag tools ---- */
+
+void slu_kafka_on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
+                         void *opaque);
+void slu_kafka_committed(slu_source *base, const int64_t *next_offsets, uint32_t n);
+/* At the end the group is told the last offsets, if the broker is there to listen. */
+void slu_kafka_report_last(slu_kafka_source *s);
+int64_t slu_kafka_lag(slu_source *base, double *fraction);
+
 /* ---- kafka_identity.c ---- */
 
 /* |topic| has |count| partitions by the newest answer, -1 unknown. SLU_EKAFKA when it had more. */
@@ -89,5 +111,15 @@ int slu_kafka_take_refusal(slu_kafka_source *s, slu_kafka_partition *p, slu_erro
 void slu_kafka_asked(slu_kafka_source *s);
 slu_reading slu_kafka_reading(slu_source *base, uint32_t i);
 void slu_kafka_pause(slu_source *base, const bool *pause, uint32_t n);
-/* All that are paused go on, each from where it was just sought to. */
+/* A message or the end of |p| was fetched. True: it is not its turn; it was put on the shelf, or comes again.
+ */
+bool slu_kafka_shelve(slu_kafka_source *s, slu_kafka_partition *p, const rd_kafka_message_t *m);
+/* The next record of the shelves of those that are not paused. */
+bool slu_kafka_next_shelved(slu_kafka_source *s, slu_record *out);
+bool slu_kafka_shelf_waits(const slu_kafka_source *s); /* there is one */
+/* Those that were not fetched for are, when there is room again. */
+void slu_kafka_refill(slu_kafka_source *s);
+/* |p| is read anew from where it stands. */
+void slu_kafka_empty_shelf(slu_kafka_source *s, slu_kafka_partition *p);
+/* The same with all of them, which were just sought to; and those that are paused go on. */
 void slu_kafka_resume_sought(slu_kafka_source *s);
