@@ -24,13 +24,15 @@ TOPICS = ("impressions", "clicks", "conversions")
 RULES = fates.Rules(steps=("click", "conversion"), windows=(1_000_000, 2_000_000), lateness=1_000_000, orphan_wait=1_000_000,
                     max_future=3600 * 10**6, max_behind=86400 * 10**6, max_bytes=16384, fields=("user", "interests", "recent", "hour", "item", "price"))
 RECEIVED = 'sluice_trainer_events_total{state="received"}'
+PAUSES = "sluice_trainer_partition_pauses_total"
 PATIENCE = float(os.environ.get("SLU_TEST_PATIENCE", "120"))
 
 # Where a kill is meant to land, and how often of a hundred.
-SHARES = {"early": 5, "load": 16, "start": 12, "commit": 16, "flush": 16, "slow": 8, "publish": 9, "base": 6, "both": 5, "power": 4, "backup": 3}
+SHARES = {"early": 5, "behind": 4, "load": 16, "start": 12, "commit": 16, "flush": 16, "slow": 8, "publish": 9, "base": 6, "both": 5, "power": 4, "backup": 3}
 WITHOUT_LAYER = ("commit", "flush", "slow", "power")
 WITHOUT_BROKER_S = 0.4
 AT_REST_S = 30
+FAR_BEHIND = 1500  # messages of one partition
 SCORER_KILLS = 0.15  # of the scorer, for each of the trainer
 
 
@@ -78,7 +80,8 @@ class Soak:
         self.typical_start = 0.5
         self.lives, self.landed = Counter(), Counter()
         self.samples = {}  # version -> digest, of stores whose trainer lay dead
-        self.done = self.broker_kills = self.scorer_kills = 0
+        self.done = self.broker_kills = self.scorer_kills = self.pauses = 0
+        self.lagged = False
         self.layer = os.path.exists(place.fault_layer)
 
     def say(self, text):
@@ -212,6 +215,25 @@ class Soak:
         self.broker.admin("grow", topic, self.partitions[topic])
         return "%s/%d with %d events" % (topic, number, self.feeder.aside(self.broker, events, topic, number))
 
+    def far_behind(self):
+        """One partition has far more to read than the others, which are ahead of it and have to wait."""
+        self.feeder.aside(self.broker, FAR_BEHIND, "impressions", 0)
+        self.feeder.allow(len(self.feeder.produced) + 400)
+        # In pieces so small that the others come between.
+        self.open_life(sets=("kafka.rdkafka.fetch.message.max.bytes=32768",))
+        self.started()
+        aim, paused, m = len(self.feeder.produced), 0, None
+        end = time.monotonic() + PATIENCE
+        while self.trainer.alive() and not paused and (not m or m[RECEIVED] < aim) and time.monotonic() < end:
+            m = self.trainer.metrics()
+            paused = int(m[PAUSES])
+        self.live(self.rng.random() * 0.2)
+        self.trainer.kill()
+        self.pauses += paused
+        where = "one partition far behind, others %s" % ("wait" if paused else "do not wait")
+        self.landed[where] += 1
+        return where
+
     def wait_received(self, enough, what):
         end = time.monotonic() + PATIENCE
         while self.trainer.alive() and not enough(self.trainer.metrics()[RECEIVED]):
@@ -293,6 +315,8 @@ class Soak:
             where = self.inside_base()
         elif place == "backup":
             where = self.while_copying()
+        elif place == "behind":
+            where = self.far_behind()
         else:
             where = self.by_fault(place)
         self.done += 1
@@ -321,6 +345,7 @@ class Soak:
         self.feeder = Feeder(self.broker, self.stream, self.events)
         self.scorer = Scorer(self.place, self.broker, self.sets)
         places = plan(self.rng, self.kills, self.layer)
+        self.lagged = "behind" in places
         sampled = set(self.rng.sample(range(self.kills), min(self.kills, max(2, self.kills // 20))))
         broker_at = set(range(12, self.kills, 25)) or {self.kills // 2}
         for i, place in enumerate(places):
@@ -457,6 +482,8 @@ def soak(s):
     newest, digests = s.compare_digests()
     lost, doubled, problems = s.count(metrics, total, newest)
     problems += scorer
+    if s.lagged and not s.pauses:
+        problems.append("no partition ever waited for another (join.max_skew)")
     for text in digests + problems:
         s.say("WRONG: %s" % text)
     for where, n in sorted(s.landed.items()):
