@@ -1,6 +1,8 @@
 #include "store/row_table.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/rng.h"
+#include "store/row_reader.h"
 #include "store/row_value.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -69,6 +71,13 @@ struct slu_row_table {
     size_t *key_lengths;
     size_t cap_missing;
     uint8_t *value; /* one encoded row of the widest table */
+    /* Reading ahead. */
+    slu_row_reader *reader;            /* NULL: none */
+    bool arrived;                      /* what was read may be used */
+    uint64_t batch_hits, batch_misses; /* of this batch so far */
+    bool worth_it;                     /* the last batch missed some */
+    uint64_t read_ahead;
+    int64_t wait_us;
 };
 
 /* ---- memory ---- */
@@ -316,6 +325,7 @@ void slu_row_table_close(slu_row_table *t)
 {
     if (!t)
         return;
+    slu_row_reader_stop(t->reader);
     for (uint32_t i = 0; i < t->n_tables; i++) {
         table *b = &t->tables[i];
         while (b->n_chunks)
@@ -419,18 +429,47 @@ static void load_row(void *ctx, size_t i, const void *value, size_t len)
     slu_row_value_floats(&stored, row->v);
 }
 
+/* Loads those of t->missing that were read ahead; the others come to its front. Returns how many those are.
+ */
+static size_t take_read_ahead(loading *l, size_t n_missing)
+{
+    slu_row_table *t = l->t;
+    size_t unread = 0;
+    if (!t->reader || !t->arrived)
+        return n_missing;
+    for (size_t i = 0; i < n_missing; i++) {
+        uint8_t key[SLU_ROW_KEY_BYTES];
+        const void *value;
+        size_t len;
+        slu_row_key_write(key, l->which, l->ids[t->missing[i]]);
+        if (slu_row_reader_find(t->reader, key, &value, &len)) {
+            t->read_ahead++;
+            if (value)
+                load_row(l, i, value, len);
+            continue;
+        }
+        uint32_t keep = t->missing[unread];
+        t->missing[unread++] = t->missing[i];
+        t->missing[i] = keep;
+    }
+    return unread;
+}
+
 static int load_missing(slu_row_table *t, uint32_t which, const uint64_t *ids, size_t n_missing,
                         slu_row **rows, slu_error *err)
 {
     table *b = &t->tables[which];
-    for (size_t i = 0; i < n_missing; i++) {
-        uint64_t id = ids[t->missing[i]];
-        slu_row_key_write(t->keys[i], which, id);
-        rows[t->missing[i]] = append_row(t, b, id);
-    }
+    for (size_t i = 0; i < n_missing; i++)
+        rows[t->missing[i]] = append_row(t, b, ids[t->missing[i]]);
     loading l = {.t = t, .which = which, .ids = ids, .rows = rows, .err = err};
-    int rc = slu_store_multiget(t->store, SLU_FAMILY_ROWS, t->key_pointers, t->key_lengths, n_missing,
-                                load_row, &l, err);
+    size_t unread = take_read_ahead(&l, n_missing);
+    for (size_t i = 0; i < unread; i++)
+        slu_row_key_write(t->keys[i], which, ids[t->missing[i]]);
+    int64_t start = slu_mono_us(&slu_system_clock);
+    int rc = unread && !l.rc ? slu_store_multiget(t->store, SLU_FAMILY_ROWS, t->key_pointers, t->key_lengths,
+                                                  unread, load_row, &l, err)
+                             : 0;
+    t->wait_us += slu_mono_us(&slu_system_clock) - start;
     if (!rc)
         rc = l.rc;
     if (rc) {
@@ -460,7 +499,61 @@ int slu_row_table_fetch(slu_row_table *t, uint32_t which, const uint64_t *ids, s
     for (size_t base = 0; base < n; base += PROBE_BLOCK)
         find_block(t, b, ids, base, n - base < PROBE_BLOCK ? n - base : PROBE_BLOCK, rows, &n_missing);
     t->hits += n - n_missing;
+    t->batch_hits += n - n_missing;
+    t->batch_misses += n_missing;
     return n_missing ? load_missing(t, which, ids, n_missing, rows, err) : 0;
+}
+
+/* ---- reading ahead ---- */
+
+/* A batch that missed fewer than one row in so many is read by fetch as well as by a thread. */
+enum { MISSES_WORTH_A_THREAD = 64 };
+
+int slu_row_table_read_ahead(slu_row_table *t, slu_error *err)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        widest = t->tables[i].floats > widest ? t->tables[i].floats : widest;
+    t->worth_it = true;
+    return t->reader ? 0
+                     : slu_row_reader_start(t->store, SLU_ROW_VALUE_HEADER + (size_t)widest * sizeof(float),
+                                            &t->reader, err);
+}
+
+void slu_row_table_expect(slu_row_table *t, uint32_t which, const uint64_t *ids, size_t n)
+{
+    const table *b = &t->tables[which];
+    if (!t->reader || !t->worth_it)
+        return;
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(&b->index[tag_of(ids[i]) & b->mask]);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t key[SLU_ROW_KEY_BYTES];
+        if (lookup(b, ids[i]))
+            continue;
+        slu_row_key_write(key, which, ids[i]);
+        slu_row_reader_want(t->reader, key);
+    }
+}
+
+void slu_row_table_arrive(slu_row_table *t)
+{
+    if (!t->reader)
+        return;
+    int64_t start = slu_mono_us(&slu_system_clock);
+    slu_row_reader_arrive(t->reader);
+    t->wait_us += slu_mono_us(&slu_system_clock) - start;
+    t->arrived = true;
+    t->batch_hits = t->batch_misses = 0;
+}
+
+void slu_row_table_expected_done(slu_row_table *t)
+{
+    if (!t->reader)
+        return;
+    t->worth_it = t->batch_misses * MISSES_WORTH_A_THREAD >= t->batch_hits + t->batch_misses;
+    t->arrived = false;
+    slu_row_reader_clear(t->reader);
 }
 
 /* ---- changing ---- */
@@ -747,5 +840,7 @@ void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)
         .created = t->created,
         .evicted = t->evicted,
         .deleted = t->deleted,
+        .read_ahead = t->read_ahead,
+        .wait_us = t->wait_us,
     };
 }

@@ -51,6 +51,16 @@ typedef struct slu_row_table_config {
 int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row_table **tp, slu_error *err);
 void slu_row_table_close(slu_row_table *t);
 
+/* From now on a thread reads what is expected. SLU_ENOMEM, SLU_EIO. */
+int slu_row_table_read_ahead(slu_row_table *t, slu_error *err);
+/* The next batch will fetch the rows of |ids| (n): those that are not in memory are read meanwhile. A hint,
+ * which does nothing without slu_row_table_read_ahead or while nearly all rows are in memory. Between arrive
+ * and the end of the batch fetch takes what was read, and reads the rest itself; the bytes are the same
+ * (store/row_reader.h says why). */
+void slu_row_table_expect(slu_row_table *t, uint32_t table, const uint64_t *ids, size_t n);
+void slu_row_table_arrive(slu_row_table *t);
+void slu_row_table_expected_done(slu_row_table *t); /* ends each batch: what was read is forgotten */
+
 /* Finds or creates the rows of |ids| (n, all different) of one table, from memory or with one MultiGet, and
  * holds them until slu_row_table_release(). rows[i] is the row, never NULL; look at ->admitted before using
  * ->v. New rows start with count 0. Adds nothing to counts: the caller calls slu_row_touch for each row it
@@ -108,5 +118,7 @@ int slu_row_table_walk(slu_store *s, slu_cursor *at, size_t n,
 typedef struct slu_row_table_stats {
     uint64_t cached_rows, cached_bytes, dirty_rows, dirty_bytes;
     uint64_t hits, misses, created, evicted, deleted; /* since open */
+    uint64_t read_ahead;                              /* misses that had been read by then */
+    int64_t wait_us;                                  /* the owner has waited for rows, read ahead or not */
 } slu_row_table_stats;
 void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out);

@@ -34,8 +34,9 @@ static char *stored_schema;
 static unsigned fails_in;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that is stored */
 static pthread_cond_t door = PTHREAD_COND_INITIALIZER;
-static bool holds;
-static unsigned waiting; /* writes at the door */
+typedef enum passer { WRITE, READ, PASSERS } passer;
+static bool holds[PASSERS];
+static unsigned waiting[PASSERS]; /* at the door */
 
 /* ---- entries ---- */
 
@@ -193,30 +194,55 @@ void memory_store_fail(unsigned nth)
     fails_in = nth;
 }
 
-void memory_store_hold(bool held)
+static void hold(passer who, bool held)
 {
     pthread_mutex_lock(&lock);
-    holds = held;
+    holds[who] = held;
     pthread_cond_broadcast(&door);
     pthread_mutex_unlock(&lock);
+}
+
+static void wait_until_held(passer who)
+{
+    pthread_mutex_lock(&lock);
+    while (!waiting[who])
+        pthread_cond_wait(&door, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+void memory_store_hold(bool held)
+{
+    hold(WRITE, held);
 }
 
 void memory_store_held(void)
 {
+    wait_until_held(WRITE);
+}
+
+void memory_store_hold_reads(bool held)
+{
+    hold(READ, held);
     pthread_mutex_lock(&lock);
-    while (!waiting)
+    while (!held && waiting[READ])
         pthread_cond_wait(&door, &lock);
     pthread_mutex_unlock(&lock);
 }
 
-/* Under the lock. */
-static void pass_door(void)
+void memory_store_read_held(void)
 {
-    waiting++;
+    wait_until_held(READ);
+}
+
+/* Under the lock. */
+static void pass_door(passer who)
+{
+    waiting[who]++;
     pthread_cond_broadcast(&door);
-    while (holds)
+    while (holds[who])
         pthread_cond_wait(&door, &lock);
-    waiting--;
+    waiting[who]--;
+    pthread_cond_broadcast(&door);
 }
 
 /* Under the lock. */
@@ -306,6 +332,7 @@ int slu_store_multiget(slu_store *s, slu_family f, const void *const *keys, cons
 {
     (void)s;
     pthread_mutex_lock(&lock);
+    pass_door(READ);
     int rc = maybe_fail(err);
     for (size_t k = 0; k < n && !rc; k++) {
         size_t i = place_of(&all, f, keys[k], key_lens[k]);
@@ -453,7 +480,7 @@ size_t slu_commit_bytes(const slu_commit *c)
 int slu_commit_write(slu_commit *c, slu_error *err)
 {
     pthread_mutex_lock(&lock);
-    pass_door();
+    pass_door(WRITE);
     int rc = maybe_fail(err);
     for (size_t i = 0; i < c->n && !rc; i++) {
         const memory_entry *e = &c->v[i];

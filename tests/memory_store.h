@@ -37,3 +37,6 @@ void memory_store_fail(unsigned nth);
 void memory_store_hold(bool held);
 /* Waits until a write stands there. */
 void memory_store_held(void);
+/* The same for slu_store_multiget, which is how rows are read. Those at the door are through when it returns. */
+void memory_store_hold_reads(bool held);
+void memory_store_read_held(void);

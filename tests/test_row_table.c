@@ -142,12 +142,26 @@ static void learn(slu_row_table *t, uint32_t table, uint64_t i, slu_row *row, sl
     }
 }
 
+/* Right after a batch, as early as can be: commits, failures and evictions come between this and the fetch.
+ */
+static void expect_some(slu_row_table *t, slu_rng *rng)
+{
+    uint64_t ids[IDS];
+    size_t n = 0;
+    for (uint64_t i = 0; i < IDS; i++)
+        if (slu_rng_below(rng, 4))
+            ids[n++] = id_of(i);
+    for (uint32_t table = 0; table < TABLES; table++)
+        slu_row_table_expect(t, table, ids, n);
+}
+
 /* One batch: two fetches of one table that may overlap; some rows learn, some are only looked at. */
 static void batch(slu_row_table *t, slu_rng *rng)
 {
     slu_error err = SLU_ERROR_INIT;
     uint64_t is[BATCH], ids[BATCH];
     slu_row *rows[BATCH];
+    slu_row_table_arrive(t);
     for (int fetch = 0; fetch < 2; fetch++) {
         uint32_t table = (uint32_t)slu_rng_below(rng, TABLES);
         uint64_t start = slu_rng_below(rng, IDS), step = 1 + 2 * slu_rng_below(rng, 5);
@@ -168,7 +182,9 @@ static void batch(slu_row_table *t, slu_rng *rng)
             }
         }
     }
+    slu_row_table_expected_done(t);
     ck_assert_int_eq(slu_row_table_release(t, &err), 0);
+    expect_some(t, rng);
 }
 
 static slu_row_sum sum_of(const model *m)
@@ -221,6 +237,15 @@ static void flush_in_vain(slu_store *s, slu_row_table *t)
     slu_commit_abandon(c);
 }
 
+static slu_row_table *open_table(slu_store *s, uint64_t cache, bool read_ahead)
+{
+    slu_error err = SLU_ERROR_INIT;
+    slu_row_table *t = open_rows(s, cache);
+    if (read_ahead)
+        ck_assert_msg(!slu_row_table_read_ahead(t, &err), "%s", err.message);
+    return t;
+}
+
 /* The commit is written while the next batches already learn. */
 static void commit_behind(slu_store *s, slu_row_table *t, slu_rng *rng)
 {
@@ -263,9 +288,10 @@ START_TEST(test_against_model)
     model_reset(&now);
     committed = now;
     slu_store *s = sample_open();
-    uint64_t cache = _i ? 1 << 20 : 6000; /* nearly nothing fits; all fits */
-    slu_row_table *t = open_rows(s, cache);
-    uint64_t evicted = 0;
+    bool large = _i & 1, read_ahead = _i & 2;
+    uint64_t cache = large ? 1 << 20 : 6000; /* nearly nothing fits; all fits */
+    slu_row_table *t = open_table(s, cache, read_ahead);
+    uint64_t evicted = 0, ahead = 0;
     for (int round = 0; round < 3000; round++) {
         batch(t, &rng);
         switch (slu_rng_below(&rng, 40)) {
@@ -289,11 +315,12 @@ START_TEST(test_against_model)
             slu_row_table_stats stats;
             slu_row_table_get_stats(t, &stats);
             evicted += stats.evicted;
+            ahead += stats.read_ahead;
             slu_row_table_close(t);
             slu_store_close(s); /* without a commit everything since the last one is gone */
             now = committed;
             s = sample_open();
-            t = open_rows(s, cache);
+            t = open_table(s, cache, read_ahead);
             uint64_t rows[TABLES];
             count_served(&now, rows);
             slu_row_table_set_sum(t, sum_of(&now), rows);
@@ -305,8 +332,10 @@ START_TEST(test_against_model)
     slu_row_table_stats stats;
     slu_row_table_get_stats(t, &stats);
     evicted += stats.evicted;
+    ahead += stats.read_ahead;
     ck_assert_uint_eq(stats.dirty_rows, 0);
-    ck_assert(_i ? !evicted : evicted > 1000);
+    ck_assert(large ? !evicted : evicted > 1000);
+    ck_assert(!read_ahead ? !ahead : large || ahead > 1000);
     slu_error err = SLU_ERROR_INIT;
     stored_rows = 0;
     ck_assert_msg(!slu_row_table_scan(s, check_stored, NULL, &err), "%s", err.message);
@@ -530,7 +559,7 @@ int main(void)
     TCase *tc = tcase_create("row_table");
     tcase_add_checked_fixture(tc, sample_setup, sample_teardown);
     tcase_set_timeout(tc, 120);
-    tcase_add_loop_test(tc, test_against_model, 0, 2);
+    tcase_add_loop_test(tc, test_against_model, 0, 4);
     tcase_add_test(tc, test_admission);
     tcase_add_test(tc, test_only_looked_at);
     tcase_add_test(tc, test_held_rows_stay);

@@ -20,7 +20,8 @@ typedef struct task_metrics {
 struct slu_dashboard {
     const slu_options *options;
     slu_metric *events[STATES], *dead[SLU_DEAD_REASONS];
-    slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *commit_wait, *freshness;
+    slu_metric *samples, *batches, *dense_steps, *commits, *commit_seconds, *commit_wait, *row_wait,
+        *freshness;
     slu_metric *lag, *partitions, *partitions_paused, *watermark_behind, *event_behind, *version, *loss;
     slu_metric *rows, *rows_created, *rows_expired, *cache_bytes, *join_records, *join_timers, *outbox,
         *outbox_bytes, *paused, *pending;
@@ -91,6 +92,8 @@ slu_dashboard *slu_dashboard_new(const slu_options *options, const slu_schema *s
                                       "Duration of a commit: gathering and writing it.", 0.0005, 2, 16);
     d->commit_wait = slu_counter("sluice_trainer_commit_wait_seconds_total", NULL,
                                  "Time that the training thread has waited for commits to be written.");
+    d->row_wait = slu_counter("sluice_trainer_row_wait_seconds_total", NULL,
+                              "Time that the training thread has waited for rows from the store.");
     d->freshness = slu_histogram(
         "sluice_trainer_freshness_seconds", NULL,
         "From the broker's time of the newest event to the commit that has learned it.", 0.01, 2, 16);
@@ -203,6 +206,7 @@ void slu_dashboard_update(slu_dashboard *d, slu_pipeline *p, const slu_dashboard
         {d->dense_steps, (double)s.dense_steps},
         {d->commits, (double)s.commits},
         {d->commit_wait, (double)s.commit_wait_us / 1e6},
+        {d->row_wait, (double)s.row_wait_us / 1e6},
         {d->lag, (double)facts->lag},
         {d->partitions, facts->partitions},
         {d->partitions_paused, facts->waiting},

@@ -301,6 +301,22 @@ void slu_learner_close(slu_learner *l)
 
 /* ---- gathering ids ---- */
 
+int slu_learner_read_ahead(slu_learner *l, slu_error *err)
+{
+    return slu_row_table_read_ahead(l->rows, err);
+}
+
+void slu_learner_expect(slu_learner *l, const slu_encoded *x)
+{
+    const uint16_t *counts = slu_encoded_counts(x);
+    const uint64_t *ids = slu_encoded_ids(x);
+    for (uint32_t i = 0; i < l->slots; i++) {
+        if (counts[i])
+            slu_row_table_expect(l->rows, slu_schema_slot(l->schema, i)->table, ids, counts[i]);
+        ids += counts[i];
+    }
+}
+
 /* Position of |id| among the batch's ids of |t|; new ones are appended. */
 static uint32_t position_of(table_batch *t, uint64_t id)
 {
@@ -595,8 +611,10 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
     *loss = 0;
     *said = gather(l, batch);
     int rc = expire_rows(l, now_us, err);
+    slu_row_table_arrive(l->rows);
     if (!rc)
         rc = fetch_rows(l, err);
+    slu_row_table_expected_done(l->rows);
     if (rc)
         return rc;
     pool_inputs(l, batch);

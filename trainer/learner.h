@@ -25,6 +25,11 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
                      slu_error *err);
 void slu_learner_close(slu_learner *l);
 
+/* With read_ahead a thread reads the rows of expected samples, those of the next batch, while it fills.
+ * Changes nothing but time. SLU_ENOMEM, SLU_EIO. */
+int slu_learner_read_ahead(slu_learner *l, slu_error *err);
+void slu_learner_expect(slu_learner *l, const slu_encoded *x);
+
 /* Called for each arriving impression with its logits (tasks). */
 typedef int (*slu_predicted_fn)(void *ctx, slu_hash128 key, const float *logits, slu_error *err);
 /* Learns |batch| (1 .. batch_size samples). |*loss| receives the summed loss and |*said| how many samples had

@@ -50,6 +50,7 @@ static int on_sample(void *ctx, const slu_sample *s, slu_error *err)
     if (!slu_batch_count(p->batch))
         p->batch_arrival_us = p->newest_arrival_us;
     slu_batch_add(p->batch, s, slu_watermark_newest(p->watermark));
+    slu_learner_expect(p->learner, s->x);
     return slu_batch_full(p->batch) ? learn(p, err) : 0;
 }
 
@@ -407,6 +408,8 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
         rc = slu_joiner_new(p->options, config->schema, p->join_table, config->oracle, &out, &p->joiner, err);
     if (!rc)
         rc = slu_learner_open(p->options, config->schema, p->store, &p->learner, err);
+    if (!rc && config->background)
+        rc = slu_learner_read_ahead(p->learner, err);
     if (!rc)
         rc = slu_outbox_open(p->store, &p->outbox, err);
     if (!rc)
@@ -478,6 +481,8 @@ void slu_pipeline_refresh_stats(slu_pipeline *p, bool metrics)
     s->pending_samples = slu_batch_count(p->batch);
     s->rows_cached = rows.cached_rows;
     s->rows_created = rows.created;
+    s->rows_read_ahead = rows.read_ahead;
+    s->row_wait_us = rows.wait_us;
     s->rows_expired = rows.deleted;
     s->row_cache_bytes = rows.cached_bytes;
     s->join_cache_bytes = join.cached_bytes;

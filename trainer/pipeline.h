@@ -34,7 +34,8 @@ typedef struct slu_pipeline_config {
     bool (*room_for)(void *ctx, slu_channel ch, size_t len);
     bool deltas;     /* build and publish model deltas; wants a sink */
     bool order;      /* keep the order of records in the store, so that it can be repeated */
-    bool background; /* commits are written by a thread of the pipeline's own; else all is done by the owner's
+    bool background; /* commits are written and rows are read ahead by a thread of the pipeline's own; else
+                      * all is done by the owner's
                       */
     const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
     int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
@@ -120,6 +121,8 @@ typedef struct slu_pipeline_stats {
     int64_t committed_through_us; /* learned_through_us of the last commit */
     int64_t commit_us;            /* how long it took to gather and to write */
     int64_t commit_wait_us;       /* how long the owner has waited for commits, in all */
+    uint64_t rows_read_ahead;     /* of the rows that were not in memory */
+    int64_t row_wait_us;          /* how long the owner has waited for rows */
     int64_t watermark_us, newest_event_us, learned_through_us; /* the last by arrival clock */
     uint32_t pending_samples;
     uint64_t rows_cached, rows_created, rows_expired, row_cache_bytes, join_cache_bytes, join_records,
