@@ -176,6 +176,35 @@ static int load_rows(model_store *s, slu_model_table *table, slu_error *err)
     return rc ? rc : l.rc;
 }
 
+static void write_piece(model_store *s)
+{
+    if (slu_commit_bytes(s->commit) >= PIECE_BYTES && !s->failed.code)
+        slu_commit_write(s->commit, &s->failed);
+}
+
+static bool clear_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    model_store *s = ctx;
+    (void)value, (void)value_len;
+    slu_commit_delete(s->commit, SLU_FAMILY_ROWS, key, key_len);
+    s->dirty = true;
+    write_piece(s);
+    return true;
+}
+
+/* No version is there, so whatever rows there are count for nothing: the first one that comes, which need not
+ * be a base, must not find them. */
+static int clear_rows(model_store *s, slu_error *err)
+{
+    int rc = slu_store_scan(s->store, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, clear_row, s, err);
+    if (!rc && s->failed.code)
+        rc = slu_fail(err, s->failed.code, "%s", s->failed.message);
+    if (!rc && s->dirty)
+        rc = slu_commit_write(s->commit, err);
+    s->dirty = false;
+    return rc;
+}
+
 static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
 {
     uint64_t learned = 0, committed = 0, generation = 0, mixed = 0;
@@ -199,7 +228,6 @@ static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
                  "waiting for the next",
                  SLU_U64("version", at->version));
         *at = (slu_delta_position){0};
-        s->generation ^= GENERATION; /* the next base goes where these rows are, after they were deleted */
     }
     return rc;
 }
@@ -275,10 +303,8 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
     int rc = load_position(s, at, err);
     if (!rc)
         rc = slu_model_begin_base(table, err);
-    if (!rc && at->version)
-        rc = load_rows(s, table, err);
-    else
-        s->sweep = true; /* what there is counts for nothing */
+    if (!rc)
+        rc = at->version ? load_rows(s, table, err) : clear_rows(s, err);
     if (!rc && at->version)
         rc = slu_state_get_offset(s->store, s->topic, 0, offset, err);
     if (!rc && at->version)
@@ -296,12 +322,6 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
 }
 
 /* ---- changes ---- */
-
-static void write_piece(model_store *s)
-{
-    if (slu_commit_bytes(s->commit) >= PIECE_BYTES && !s->failed.code)
-        slu_commit_write(s->commit, &s->failed);
-}
 
 typedef struct sweeping {
     model_store *s;

@@ -82,7 +82,8 @@ static bool take_row(void *ctx, uint32_t table, uint64_t id, uint32_t count, uin
     (void)count, (void)last_seen;
     if (!admitted)
         return true;
-    if (table != b->table || floats < b->served[table]) {
+    /* Behind the last table there is a place to stand, but none that a row could belong to. */
+    if (b->table == b->n_tables || table != b->table || floats < b->served[table]) {
         b->rc = slu_fail(
             b->err, SLU_ECORRUPT,
             "store %s: row %llu of table %u is one more than version %llu was committed with; restore a "

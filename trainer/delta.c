@@ -261,7 +261,8 @@ void slu_delta_finish(slu_delta_builder *b, void (*emit)(void *ctx, const void *
     for (size_t i = 0; i < b->n_chunks; i++) {
         slu_buf_clear(&b->message);
         put_head(b, i, &b->message);
-        slu_put_bytes(&b->message, b->bodies.data + start, b->ends[i] - start);
+        if (b->ends[i] > start)
+            slu_put_bytes(&b->message, b->bodies.data + start, b->ends[i] - start);
         emit(ctx, b->message.data, b->message.len);
         start = b->ends[i];
     }
