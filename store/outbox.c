@@ -34,6 +34,8 @@ struct slu_outbox {
     void *room_ctx;
 };
 
+#define MOST_SEQUENCE (UINT64_MAX / 4)
+
 static const char *next_name(slu_channel ch)
 {
     return ch == SLU_CHANNEL_DELTAS ? "~outbox.deltas.next" : "~outbox.dead-letters.next";
@@ -81,6 +83,11 @@ static int open_channel(slu_outbox *o, slu_channel ch, slu_error *err)
     rc = slu_store_scan(o->store, SLU_FAMILY_OUTBOX, from, sizeof from, &to, 1, note_first, &first, err);
     if (rc)
         return rc;
+    /* No run gets there, and arithmetic with it must not wrap. */
+    if (!c->next || c->next > MOST_SEQUENCE)
+        return slu_fail(err, SLU_ECORRUPT,
+                        "store %s: the counter of outbox channel %d cannot be %llu: restore a backup",
+                        slu_store_path(o->store), (int)ch, (unsigned long long)c->next);
     if (first.bad || (first.any && (!first.sequence || first.sequence >= c->next)))
         return slu_fail(err, SLU_ECORRUPT, "store %s: outbox holds a message that its counter does not know",
                         slu_store_path(o->store));
