@@ -62,8 +62,10 @@ expect "paused when all is read" "$(metric sluice_trainer_partitions_paused)" 0
 [ $waited -ge 3 ] || fail "only $waited partitions were seen waiting"
 # Ten minutes of four partitions and their clicks are 3,000; without waiting it is all that the others have.
 [ $peak -gt 0 ] && [ $peak -lt 9000 ] || fail "$peak records waited to be joined"
+# Five events a second; the last click of a partition may be some ten seconds older than the last of all, and whether
+# event time has passed it depends on which partition was last found idle.
 few_wait() {
-    [ "$(events waiting)" -lt 50 ]
+    [ "$(events waiting)" -lt 300 ]
 }
 wait_for "the last windows" few_wait
 check_balance
