@@ -17,15 +17,12 @@ import selectors
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
-from scorer import Scorer, open_load
+from scorer import CONFIG, ROOT, Scorer, check, open_load, verdict
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-CONFIG = os.path.join(ROOT, "bench/mmoe24.yaml")
 PATIENCE = float(os.environ.get("SLU_TEST_PATIENCE", "60"))
 RATE, CLIENTS, CONNECTION_KIB, MARGIN_MIB, ROUND_MS, BUSY = 40, 4, 64, 16, 5, .05
 
@@ -36,13 +33,6 @@ parser.add_argument("--rate", type=float, default=2000)
 parser.add_argument("--seconds", type=float, default=10)
 parser.add_argument("--measure", action="store_true")
 args = parser.parse_args()
-failures = []
-
-
-def check(holds, what):
-    print("%s %s" % ("ok    " if holds else "FAILED", what), flush=True)
-    if not holds:
-        failures.append(what)
 
 
 def frame(kind, flags, stream, payload):
@@ -264,9 +254,7 @@ def main():
         finally:
             for s in filter(None, [scorer, other]):
                 s.kill()
-    if failures:
-        sys.exit("failed: " + "; ".join(failures))
-    print("passed")
+    verdict()
 
 
 main()

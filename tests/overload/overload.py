@@ -15,13 +15,10 @@ import argparse
 import math
 import os
 import subprocess
-import sys
 import tempfile
 
-from scorer import Scorer, open_load
+from scorer import CONFIG, ROOT, Scorer, check, open_load, verdict
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-CONFIG = os.path.join(ROOT, "bench/mmoe24.yaml")
 MAX_WAIT_MS = 50
 CONNECTIONS = 16
 SHORT_EVERY = 10
@@ -35,13 +32,6 @@ parser.add_argument("--times", type=float, default=3)
 parser.add_argument("--candidates", type=int, default=50)
 parser.add_argument("--measure", action="store_true")
 args = parser.parse_args()
-failures = []
-
-
-def check(holds, what):
-    print("%s %s" % ("ok    " if holds else "FAILED", what), flush=True)
-    if not holds:
-        failures.append(what)
 
 
 def calls(metrics, code):
@@ -94,9 +84,7 @@ def main():
             run(scorer, request)
         finally:
             scorer.kill()
-    if failures:
-        sys.exit("failed: " + "; ".join(failures))
-    print("passed")
+    verdict()
 
 
 def run(scorer, request):

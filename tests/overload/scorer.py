@@ -1,11 +1,27 @@
 """A sluice-scorer process with a model of a trainer that has learned nothing (tests/interop/score_feeder.c), on free
-ports, for the tests of this folder."""
+ports, and how the tests of this folder say what holds."""
 import os
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CONFIG = os.path.join(ROOT, "bench/mmoe24.yaml")
+failures = []
+
+
+def check(holds, what):
+    print("%s %s" % ("ok    " if holds else "FAILED", what), flush=True)
+    if not holds:
+        failures.append(what)
+
+
+def verdict():
+    if failures:
+        sys.exit("failed: " + "; ".join(failures))
+    print("passed")
 
 
 class Scorer:
