@@ -1,5 +1,6 @@
 #include "store/store.h"
 #include "base/digest.h"
+#include "store/store_files.h"
 #include "store/store_inside.h"
 #include <assert.h>
 #include <stdio.h>

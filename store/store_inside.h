@@ -1,4 +1,5 @@
-/* store/store_inside.h - what store.c and store_open.c share. Not for others. */
+/* store/store_inside.h - the inside of a store, shared by store.c (using it), store_open.c and the files that
+ * are named below. Nobody else includes it, but a test of a store that stays closed. */
 #pragma once
 #include "store/store.h"
 #include "store/store_mark.h"
@@ -36,7 +37,7 @@ struct slu_store {
     slu_mark_file *mark;
     bool marking;         /* it was opened in order */
     uint64_t id, commits; /* of the last commit */
-    /* MANIFEST as it was seen last; after SETTLED_US it is surely synced. */
+    /* MANIFEST as it was seen last; after a while it is surely synced. */
     uint64_t seen_manifest, seen_size;
     int64_t seen_at_us;
     slu_mark noted;
@@ -49,17 +50,37 @@ struct slu_cursor {
     slu_cursor *next; /* all cursors of the store */
 };
 
-/* Turns RocksDB's words into a code and a message with the remedy. Frees |words|. */
-int store_translate(const char *path, const char *doing, char *words, slu_error *err);
+/* ---- store_open.c ---- */
+
 int store_open_db(slu_store *s, slu_error *err);
 void store_close_db(slu_store *s);
-/* SLU_EIO when the disk is so full that opening would not get far. */
-int store_check_room(const char *path, slu_error *err);
-/* After a commit became durable: what the store holds at least from now on. */
-void store_note_commit(slu_store *s, uint64_t commits);
+
+/* ---- store_words.c ---- */
+
+/* Turns RocksDB's words into a code and a message with the remedy. Frees |words|. */
+int store_translate(const char *path, const char *doing, char *words, slu_error *err);
+
+/* ---- store_identity.c: is it a store of this format and schema? ---- */
+
+/* Writes both into a new one. Sets s->schema. */
+int store_check_identity(const slu_store_config *config, slu_store *s, slu_error *err);
+
+/* ---- store_whole.c: is it whole, and does it hold what was acknowledged? ---- */
+
+extern const char STORE_COMMITS_KEY[], STORE_ID_KEY[];
 /* Reads how many commits the store holds, 0: none was ever counted. */
 int store_read_commits(slu_store *s, uint64_t *commits, slu_error *err);
-extern const char STORE_COMMITS_KEY[], STORE_ID_KEY[];
+/* The same into s->commits, and s->id, which a store without one is given. */
+int store_read_counts(slu_store *s, slu_error *err);
+/* For writers, while nothing is open: looks without writing anything, because RocksDB throws away what it
+ * cannot use when it opens for writing: after a refusal all files are as they were. */
+int store_look_before_opening(slu_store *s, slu_error *err);
+/* Whether an open database holds what |m| says. */
+int store_compare_with_mark(slu_store *s, const slu_mark *m, slu_error *err);
 /* SLU_ECORRUPT, with what is known about the files. */
 int store_lost_commits(const slu_store *s, uint64_t held, uint64_t acknowledged, slu_error *err);
-uint64_t store_files_bytes(const char *path);
+/* From begin on a copy can be told, and what is acknowledged is noted. */
+int store_begin_marking(slu_store *s, slu_error *err);
+/* After a commit became durable: what the store holds at least from now on. */
+void store_note_commit(slu_store *s, uint64_t commits);
+void store_end_marking(slu_store *s); /* never begun is fine */
