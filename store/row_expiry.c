@@ -1,6 +1,7 @@
 #include "store/row_expiry.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/row_scan.h"
 #include "store/state.h"
 #include "store/timers.h"
 #include <assert.h>
@@ -107,7 +108,7 @@ static int make_anew(making *m, bool any)
     int rc =
         m->rc ? m->rc : slu_store_scan(m->store, SLU_FAMILY_EXPIRY, NULL, 0, NULL, 0, drop_timer, m, m->err);
     if (!rc && !m->rc && any)
-        rc = slu_row_table_scan(m->store, make_timer, m, m->err);
+        rc = slu_row_scan(m->store, make_timer, m, m->err);
     if (rc || m->rc)
         return rc ? rc : m->rc;
     write_times(m, &times);

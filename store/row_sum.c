@@ -1,4 +1,5 @@
 #include "store/row_sum.h"
+#include "store/row_scan.h"
 #include "store/row_table.h"
 #include "store/row_value.h"
 #include "store/state.h"
@@ -113,7 +114,7 @@ static int sum_rows(slu_store *s, const uint32_t *served, uint32_t n_tables, slu
 {
     summing g = {.path = slu_store_path(s), .served = served, .n_tables = n_tables, .rows = rows, .err = err};
     memset(rows, 0, n_tables * sizeof *rows);
-    int rc = slu_row_table_scan(s, sum_row, &g, err);
+    int rc = slu_row_scan(s, sum_row, &g, err);
     *out = g.sum;
     return rc ? rc : g.rc;
 }

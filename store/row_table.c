@@ -1,35 +1,20 @@
 #include "store/row_table.h"
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/rng.h"
 #include "store/row_reader.h"
+#include "store/row_slab.h"
 #include "store/row_value.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-/* Rows of a table lie without gaps in equal chunks that never move, so a row pointer stays good while its
- * batch holds it. Only release, when nothing is held, moves rows: the last row fills the hole of an evicted
- * one, which keeps the slab dense, lets empty chunks go back to the system and makes the memory bound exact
- * whatever mix of tables is hot.
- *
- * The index maps the low bits of a row's hash to {tag, slot + 1}, linear probing, at most 60 % full, deletion
- * by shifting back. The tag is the hash's low 32 bits: it holds the home position, so growing and deleting
- * never touch a row, and nearly every false match stops at the tag. */
+/* Only release, when nothing is held, removes rows and so moves others: a row pointer stays good while its
+ * batch holds it. */
 enum {
-    EMPTY = 0, /* index entry without a slot */
     PROBE_BLOCK = 64,
-    FIRST_INDEX = 64,
-    ROW_ALIGN = 16,
-    HUGE_PAGE = 2 << 20,
     SWEEP_EXTRA = 4096, /* rows that a release may look at beyond twice the number that it has to evict */
 };
 enum { CLEAN = 0, DIRTY = 1, FLUSHED = 2 /* in a commit that is not yet confirmed */ };
-
-typedef struct index_entry {
-    uint32_t tag, slot1; /* slot + 1; EMPTY */
-} index_entry;
 
 typedef struct id_list {
     uint64_t *ids; /* (cap) */
@@ -38,14 +23,8 @@ typedef struct id_list {
 
 typedef struct table {
     uint32_t floats, admit_after, served;
-    uint32_t stride;      /* bytes per row */
-    uint32_t chunk_shift; /* rows per chunk, log2 */
-    char **chunks;        /* (n_chunks of cap_chunks) */
-    uint32_t n_chunks, cap_chunks;
-    uint32_t rows;
-    uint64_t summed;    /* rows whose ->summed is set, in memory or not */
-    index_entry *index; /* (mask + 1) */
-    uint32_t mask;
+    slu_row_slab slab;
+    uint64_t summed; /* rows whose ->summed is set, in memory or not */
     id_list dirty;   /* ids of DIRTY rows */
     id_list flushed; /* ids of the last flush; some may be DIRTY again */
 } table;
@@ -99,150 +78,23 @@ static void push_id(id_list *l, uint64_t id)
     l->ids[l->n++] = id;
 }
 
-static size_t chunk_bytes(const table *b)
-{
-    return (size_t)b->stride << b->chunk_shift;
-}
-
-static char *new_chunk(const table *b)
-{
-    size_t bytes = chunk_bytes(b);
-    void *p = NULL;
-    if (posix_memalign(&p, bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes))
-        abort();
-    if (bytes >= HUGE_PAGE)
-        madvise(p, bytes, MADV_HUGEPAGE); /* rows are hit at random: fewer TLB misses */
-    return p;
-}
-
-static inline slu_row *row_at(const table *b, uint32_t slot)
-{
-    uint32_t in_chunk = slot & ((1u << b->chunk_shift) - 1);
-    return (slu_row *)(b->chunks[slot >> b->chunk_shift] + (size_t)in_chunk * b->stride);
-}
-
-/* ---- index ---- */
-
-static inline uint32_t tag_of(uint64_t id)
-{
-    return (uint32_t)slu_mix64(id);
-}
-
-static void index_put(table *b, uint32_t tag, uint32_t slot)
-{
-    uint32_t i = tag & b->mask;
-    while (b->index[i].slot1 != EMPTY)
-        i = (i + 1) & b->mask;
-    b->index[i] = (index_entry){tag, slot + 1};
-}
-
-static void index_grow(slu_row_table *t, table *b)
-{
-    index_entry *old = b->index;
-    uint32_t old_mask = b->mask;
-    b->mask = old_mask * 2 + 1;
-    b->index = calloc((size_t)b->mask + 1, sizeof *b->index);
-    if (!b->index)
-        abort();
-    for (uint32_t i = 0; i <= old_mask; i++)
-        if (old[i].slot1 != EMPTY)
-            index_put(b, old[i].tag, old[i].slot1 - 1);
-    t->used_bytes += ((uint64_t)b->mask - old_mask) * sizeof *b->index;
-    t->index_bytes += ((uint64_t)b->mask - old_mask) * sizeof *b->index;
-    free(old);
-}
-
-/* Position of the entry of |slot|, which is there. */
-static uint32_t index_position(const table *b, uint32_t tag, uint32_t slot)
-{
-    uint32_t i = tag & b->mask;
-    while (b->index[i].slot1 != slot + 1) {
-        assert(b->index[i].slot1 != EMPTY);
-        i = (i + 1) & b->mask;
-    }
-    return i;
-}
-
-static void index_remove(table *b, uint32_t tag, uint32_t slot)
-{
-    uint32_t hole = index_position(b, tag, slot);
-    for (uint32_t i = (hole + 1) & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask) {
-        uint32_t home = b->index[i].tag & b->mask;
-        /* An entry may move back into the hole when its home is not behind the hole. */
-        if (((i - home) & b->mask) >= ((i - hole) & b->mask)) {
-            b->index[hole] = b->index[i];
-            hole = i;
-        }
-    }
-    b->index[hole] = (index_entry){0, EMPTY};
-}
-
-static slu_row *lookup(const table *b, uint64_t id)
-{
-    uint32_t tag = tag_of(id);
-    for (uint32_t i = tag & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask) {
-        if (b->index[i].tag != tag)
-            continue;
-        slu_row *row = row_at(b, b->index[i].slot1 - 1);
-        if (row->id == id)
-            return row;
-    }
-    return NULL;
-}
-
-/* First row whose tag matches, its id not compared: touching it would wait for memory. */
-static slu_row *lookup_tag(const table *b, uint32_t tag)
-{
-    for (uint32_t i = tag & b->mask; b->index[i].slot1 != EMPTY; i = (i + 1) & b->mask)
-        if (b->index[i].tag == tag)
-            return row_at(b, b->index[i].slot1 - 1);
-    return NULL;
-}
-
 /* ---- rows ---- */
 
 static slu_row *append_row(slu_row_table *t, table *b, uint64_t id)
 {
-    uint32_t slot = b->rows;
-    if (slot >> b->chunk_shift == b->n_chunks) {
-        if (b->n_chunks == b->cap_chunks) {
-            b->cap_chunks = b->cap_chunks ? 2 * b->cap_chunks : 8;
-            b->chunks = grow(b->chunks, b->cap_chunks, sizeof *b->chunks);
-        }
-        b->chunks[b->n_chunks++] = new_chunk(b);
-    }
-    if ((uint64_t)(b->rows + 1) * 5 > ((uint64_t)b->mask + 1) * 3)
-        index_grow(t, b);
-    b->rows++;
-    t->used_bytes += b->stride;
-    slu_row *row = row_at(b, slot);
-    *row = (slu_row){.id = id, .slot = slot};
-    index_put(b, tag_of(id), slot);
+    uint64_t index = slu_row_slab_index_bytes(&b->slab);
+    slu_row *row = slu_row_slab_append(&b->slab, id);
+    index = slu_row_slab_index_bytes(&b->slab) - index;
+    t->index_bytes += index;
+    t->used_bytes += index + b->slab.stride;
     return row;
-}
-
-/* Keeps one empty chunk: a table at a chunk's border would else allocate and free without end. */
-static void drop_empty_chunks(table *b)
-{
-    uint32_t needed = (b->rows + (1u << b->chunk_shift) - 1) >> b->chunk_shift;
-    while (b->n_chunks > needed + 1)
-        free(b->chunks[--b->n_chunks]);
 }
 
 static void remove_row(slu_row_table *t, table *b, slu_row *row)
 {
     assert(row->dirty == CLEAN && !row->held);
-    uint32_t slot = row->slot, last = b->rows - 1;
-    index_remove(b, tag_of(row->id), slot);
-    if (slot != last) {
-        slu_row *moved = row_at(b, last);
-        b->index[index_position(b, tag_of(moved->id), last)].slot1 = slot + 1;
-        memcpy(row, moved, b->stride);
-        row->slot = slot;
-    }
-    b->rows--;
-    t->used_bytes -= b->stride;
-    drop_empty_chunks(b);
+    slu_row_slab_remove(&b->slab, row);
+    t->used_bytes -= b->slab.stride;
 }
 
 static void hold(slu_row_table *t, slu_row *row)
@@ -266,18 +118,6 @@ static void admit(slu_row_table *t, uint32_t which, slu_row *row)
 
 /* ---- opening ---- */
 
-/* A table's last chunk may be empty, so chunks together stay a small part of the cache. */
-static uint32_t choose_chunk_shift(uint32_t stride, uint64_t cache_bytes, uint32_t n_tables)
-{
-    uint64_t most = cache_bytes / (8 * (uint64_t)n_tables);
-    if (most > 2 * HUGE_PAGE)
-        most = 2 * HUGE_PAGE; /* gives at least one huge page */
-    uint32_t shift = 4;       /* at least 16 rows */
-    while (((uint64_t)stride << (shift + 1)) <= most)
-        shift++;
-    return shift;
-}
-
 int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row_table **tp, slu_error *err)
 {
     *tp = NULL;
@@ -292,6 +132,8 @@ int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row
     if (!t->tables)
         goto no_memory;
     t->n_tables = config->n_tables;
+    /* A table's last chunk may be empty, so chunks together stay a small part of the cache. */
+    uint64_t chunk_bytes = t->n_tables ? t->cache_bytes / (8 * (uint64_t)t->n_tables) : 0;
     uint32_t widest = 0;
     for (uint32_t i = 0; i < t->n_tables; i++) {
         table *b = &t->tables[i];
@@ -299,15 +141,10 @@ int slu_row_table_open(slu_store *s, const slu_row_table_config *config, slu_row
         b->admit_after = config->tables[i].admit_after;
         b->served = config->tables[i].served;
         assert(b->served <= b->floats);
-        b->stride =
-            (uint32_t)((sizeof(slu_row) + b->floats * sizeof(float) + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN);
-        b->chunk_shift = choose_chunk_shift(b->stride, t->cache_bytes, t->n_tables);
-        b->mask = FIRST_INDEX - 1;
-        b->index = calloc(FIRST_INDEX, sizeof *b->index);
-        if (!b->index)
+        if (slu_row_slab_init(&b->slab, b->floats, chunk_bytes))
             goto no_memory;
-        t->used_bytes += FIRST_INDEX * sizeof *b->index;
-        t->index_bytes += FIRST_INDEX * sizeof *b->index;
+        t->used_bytes += slu_row_slab_index_bytes(&b->slab);
+        t->index_bytes += slu_row_slab_index_bytes(&b->slab);
         if (b->floats > widest)
             widest = b->floats;
     }
@@ -328,10 +165,7 @@ void slu_row_table_close(slu_row_table *t)
     slu_row_reader_stop(t->reader);
     for (uint32_t i = 0; i < t->n_tables; i++) {
         table *b = &t->tables[i];
-        while (b->n_chunks)
-            free(b->chunks[--b->n_chunks]);
-        free(b->chunks);
-        free(b->index);
+        slu_row_slab_free(&b->slab);
         free(b->dirty.ids);
         free(b->flushed.ids);
     }
@@ -373,11 +207,11 @@ static void find_block(slu_row_table *t, const table *b, const uint64_t *ids, si
 {
     uint32_t tags[PROBE_BLOCK];
     for (size_t i = 0; i < n; i++) {
-        tags[i] = tag_of(ids[base + i]);
-        __builtin_prefetch(&b->index[tags[i] & b->mask]);
+        tags[i] = slu_row_slab_tag(ids[base + i]);
+        slu_row_slab_prefetch(&b->slab, tags[i]);
     }
     for (size_t i = 0; i < n; i++) {
-        slu_row *row = lookup_tag(b, tags[i]);
+        slu_row *row = slu_row_slab_find_tag(&b->slab, tags[i]);
         rows[base + i] = row;
         if (!row)
             continue;
@@ -387,7 +221,7 @@ static void find_block(slu_row_table *t, const table *b, const uint64_t *ids, si
     for (size_t i = 0; i < n; i++) {
         slu_row *row = rows[base + i];
         if (row && row->id != ids[base + i])
-            rows[base + i] = row = lookup(b, ids[base + i]);
+            rows[base + i] = row = slu_row_slab_find(&b->slab, ids[base + i]);
         if (row)
             hold(t, row);
         else
@@ -526,10 +360,10 @@ void slu_row_table_expect(slu_row_table *t, uint32_t which, const uint64_t *ids,
     if (!t->reader || !t->worth_it)
         return;
     for (size_t i = 0; i < n; i++)
-        __builtin_prefetch(&b->index[tag_of(ids[i]) & b->mask]);
+        slu_row_slab_prefetch(&b->slab, slu_row_slab_tag(ids[i]));
     for (size_t i = 0; i < n; i++) {
         uint8_t key[SLU_ROW_KEY_BYTES];
-        if (lookup(b, ids[i]))
+        if (slu_row_slab_find(&b->slab, ids[i]))
             continue;
         slu_row_key_write(key, which, ids[i]);
         slu_row_reader_want(t->reader, key);
@@ -585,7 +419,7 @@ void slu_row_mark(slu_row_table *t, uint32_t which, slu_row *row)
     leave_sum(t, which, row);
     if (row->dirty == CLEAN) {
         t->dirty_rows++;
-        t->dirty_bytes += b->stride;
+        t->dirty_bytes += b->slab.stride;
     }
     row->dirty = DIRTY;
     push_id(&b->dirty, row->id);
@@ -624,7 +458,7 @@ static void evict(slu_row_table *t)
     uint32_t empty_tables = 0;
     while (t->used_bytes > t->cache_bytes && looks && empty_tables <= t->n_tables) {
         table *b = &t->tables[t->hand_table];
-        if (t->hand_slot >= b->rows) {
+        if (t->hand_slot >= b->slab.rows) {
             t->hand_slot = 0;
             t->hand_table = (t->hand_table + 1) % t->n_tables;
             empty_tables++;
@@ -632,7 +466,7 @@ static void evict(slu_row_table *t)
         }
         empty_tables = 0;
         looks--;
-        slu_row *row = row_at(b, t->hand_slot);
+        slu_row *row = slu_row_slab_at(&b->slab, t->hand_slot);
         if (row->dirty != CLEAN) {
             t->hand_slot++;
         } else if (row->referenced) {
@@ -681,7 +515,7 @@ static void take_back_flushed(slu_row_table *t, uint32_t which)
 {
     table *b = &t->tables[which];
     for (size_t i = 0; i < b->flushed.n; i++) {
-        slu_row *row = lookup(b, b->flushed.ids[i]);
+        slu_row *row = slu_row_slab_find(&b->slab, b->flushed.ids[i]);
         assert(row);
         row->grave |= row->told;
         row->told = 0;
@@ -717,8 +551,8 @@ int slu_row_table_flush(slu_row_table *t, slu_commit *c,
             qsort(b->dirty.ids, b->dirty.n, sizeof *b->dirty.ids, compare_ids);
         for (size_t i = 0; i < b->dirty.n; i++) {
             if (i + 8 < b->dirty.n)
-                __builtin_prefetch(&b->index[tag_of(b->dirty.ids[i + 8]) & b->mask]);
-            slu_row *row = lookup(b, b->dirty.ids[i]);
+                slu_row_slab_prefetch(&b->slab, slu_row_slab_tag(b->dirty.ids[i + 8]));
+            slu_row *row = slu_row_slab_find(&b->slab, b->dirty.ids[i]);
             assert(row && row->dirty == DIRTY);
             if (each)
                 each(ctx, which, row);
@@ -740,7 +574,7 @@ void slu_row_table_committed(slu_row_table *t)
     for (uint32_t which = 0; which < t->n_tables; which++) {
         table *b = &t->tables[which];
         for (size_t i = 0; i < b->flushed.n; i++) {
-            slu_row *row = lookup(b, b->flushed.ids[i]);
+            slu_row *row = slu_row_slab_find(&b->slab, b->flushed.ids[i]);
             assert(row);
             row->told = 0;
             if (row->dirty != FLUSHED)
@@ -748,7 +582,7 @@ void slu_row_table_committed(slu_row_table *t)
             row->dirty = CLEAN;
             row->deleted = 0; /* nothing is stored any more: one that was never seen */
             t->dirty_rows--;
-            t->dirty_bytes -= b->stride;
+            t->dirty_bytes -= b->slab.stride;
         }
         b->flushed.n = 0;
     }
@@ -771,65 +605,11 @@ void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored, const uint64_t 
         t->tables[i].summed = served[i];
 }
 
-/* ---- scanning ---- */
-
-typedef struct scanning {
-    bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count, uint32_t last_seen, bool admitted,
-                 const float *v, uint32_t floats);
-    void *ctx;
-    slu_buf floats; /* aligned copy of one row's */
-    const char *path;
-    int rc;
-    slu_error *err;
-} scanning;
-
-static bool scan_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
-{
-    scanning *s = ctx;
-    uint32_t which = 0;
-    uint64_t id = 0;
-    slu_row_value row;
-    s->rc = slu_row_key_parse(key, key_len, &which, &id, s->err);
-    if (!s->rc)
-        s->rc = slu_row_value_parse(value, value_len, &row, s->err);
-    if (s->rc) {
-        slu_error_context(s->err, "store %s: table %u: row %llu", s->path, which, (unsigned long long)id);
-        return false;
-    }
-    slu_buf_clear(&s->floats);
-    slu_buf_reserve(&s->floats, (size_t)row.floats * sizeof(float));
-    slu_row_value_floats(&row, (float *)(void *)s->floats.data);
-    return s->each(s->ctx, which, id, row.count, row.last_seen, row.admitted,
-                   (const float *)(void *)s->floats.data, row.floats);
-}
-
-int slu_row_table_scan(slu_store *s,
-                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
-                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
-                       void *ctx, slu_error *err)
-{
-    scanning scan = {.each = each, .ctx = ctx, .path = slu_store_path(s), .err = err};
-    int rc = slu_store_scan(s, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, scan_row, &scan, err);
-    slu_buf_free(&scan.floats);
-    return rc ? rc : scan.rc;
-}
-
-int slu_row_table_walk(slu_store *s, slu_cursor *at, size_t n,
-                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
-                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
-                       void *ctx, slu_error *err)
-{
-    scanning scan = {.each = each, .ctx = ctx, .path = slu_store_path(s), .err = err};
-    int rc = slu_cursor_next(at, n, scan_row, &scan, err);
-    slu_buf_free(&scan.floats);
-    return rc < 0 || !scan.rc ? rc : scan.rc;
-}
-
 void slu_row_table_get_stats(const slu_row_table *t, slu_row_table_stats *out)
 {
     uint64_t rows = 0;
     for (uint32_t i = 0; i < t->n_tables; i++)
-        rows += t->tables[i].rows;
+        rows += t->tables[i].slab.rows;
     *out = (slu_row_table_stats){
         .cached_rows = rows,
         .cached_bytes = t->used_bytes,

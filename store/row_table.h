@@ -2,7 +2,7 @@
  *
  * A row is a header and a fixed number of floats per table; this module neither knows nor cares what they
  * mean, except that a new row's floats come from |init|, a pure function of (table, id), so that replaying a
- * stream rebuilds the same table. Each table has its own slab and open-addressing index, so a probe costs
+ * stream rebuilds the same table. Each table has a slab of its own (store/row_slab.h), so a probe costs
  * about one cache miss.
  *
  * Admission: a value counts occurrences from its first sight; its row reads as absent (NULL) until the
@@ -101,19 +101,6 @@ uint64_t slu_row_table_served(const slu_row_table *t,
                               uint32_t table); /* rows of a table that are in the sum */
 /* |served| (n_tables) as slu_row_table_served. */
 void slu_row_table_set_sum(slu_row_table *t, slu_row_sum stored, const uint64_t *served);
-
-/* Walks every stored row of the last commit in key order: bases, digests, dumps. |v| has |floats| floats; not
- * aligned beyond 4 bytes. Stops when |each| returns false. @thread any */
-int slu_row_table_scan(slu_store *s,
-                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
-                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
-                       void *ctx, slu_error *err);
-
-/* The same in pieces: up to |n| rows of a cursor over family ROWS; returns what slu_cursor_next returns. */
-int slu_row_table_walk(slu_store *s, slu_cursor *at, size_t n,
-                       bool (*each)(void *ctx, uint32_t table, uint64_t id, uint32_t count,
-                                    uint32_t last_seen, bool admitted, const float *v, uint32_t floats),
-                       void *ctx, slu_error *err);
 
 typedef struct slu_row_table_stats {
     uint64_t cached_rows, cached_bytes, dirty_rows, dirty_bytes;

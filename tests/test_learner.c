@@ -1,5 +1,6 @@
 #include "model/gemm.h"
 #include "model/loss.h"
+#include "store/row_scan.h"
 #include "store/state.h"
 #include "tests/pipeline_sample.h"
 #include "trainer/learner.h"
@@ -263,7 +264,7 @@ START_TEST(test_admission_counts_impressions_not_samples)
     ck_assert_int_ne(memcmp(unseen, logits, sizeof logits), 0);
     commit(b);
     counted c = {0};
-    OK(slu_row_table_scan(b->store, count_rows, &c, err));
+    OK(slu_row_scan(b->store, count_rows, &c, err));
     ck_assert_uint_eq(c.rows, 4);
     ck_assert_uint_eq(c.admitted, 4);
     ck_assert_uint_eq(c.count, 12);

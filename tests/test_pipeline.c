@@ -1,6 +1,7 @@
 /* The pipeline as a pure function of its records: a random stream with disorder, duplicates, orphans, late
  * and broken events is fed under different histories (commits here and there, written at once or behind,
  * crashes that lose what was not committed), and must always end in the same bytes. */
+#include "store/row_scan.h"
 #include "store/row_table.h"
 #include "tests/pipeline_sample.h"
 #include "trainer/oracle.h"
@@ -510,7 +511,7 @@ static seen_rows users_stored(life *l)
 {
     seen_rows seen = {0};
     OK(slu_pipeline_commit(l->pipeline, err));
-    OK(slu_row_table_scan(l->store, see_row, &seen, err));
+    OK(slu_row_scan(l->store, see_row, &seen, err));
     return seen;
 }
 

@@ -3,6 +3,7 @@
  * to live. */
 #include "base/clock.h"
 #include "store/row_expiry.h"
+#include "store/row_scan.h"
 #include "store/state.h"
 #include "store/timers.h"
 #include "tests/store_sample.h"
@@ -192,7 +193,7 @@ static void check_store(const life *l)
             timers += committed.rows[t][i].count && l->ttl[t];
         }
     stored = 0;
-    ck_assert_msg(!slu_row_table_scan(l->store, check_stored, NULL, &err), "%s", err.message);
+    ck_assert_msg(!slu_row_scan(l->store, check_stored, NULL, &err), "%s", err.message);
     ck_assert_uint_eq(stored, rows);
     ck_assert_uint_eq(slu_row_expiry_count(l->expiry), timers);
 }

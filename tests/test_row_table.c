@@ -1,5 +1,6 @@
 /* Rows come back as they were, whatever was evicted, committed, forgotten or reopened; a plain model keeps
  * watch. */
+#include "store/row_scan.h"
 #include "store/row_table.h"
 #include "store/row_value.h"
 #include "tests/store_sample.h"
@@ -338,7 +339,7 @@ START_TEST(test_against_model)
     ck_assert(!read_ahead ? !ahead : large || ahead > 1000);
     slu_error err = SLU_ERROR_INIT;
     stored_rows = 0;
-    ck_assert_msg(!slu_row_table_scan(s, check_stored, NULL, &err), "%s", err.message);
+    ck_assert_msg(!slu_row_scan(s, check_stored, NULL, &err), "%s", err.message);
     uint64_t touched = 0;
     for (int table = 0; table < TABLES; table++)
         for (int i = 0; i < IDS; i++)

@@ -6,6 +6,7 @@
 #include "serving/delta_applier.h"
 #include "serving/served.h"
 #include "sluice/v1/delta.pb-c.h"
+#include "store/row_scan.h"
 #include "store/row_sum.h"
 #include "store/row_table.h"
 #include "store/state.h"
@@ -267,7 +268,7 @@ static void expect_same(trainer *t, scorer *s, uint64_t seed)
                   (unsigned long long)seed);
     free(dense);
     comparison c = {.s = s};
-    OK(slu_row_table_scan(t->store, same_row, &c, err));
+    OK(slu_row_scan(t->store, same_row, &c, err));
     ck_assert_uint_eq(c.rows, slu_model_rows(s->table));
     expect_sums(t, seed);
 }

@@ -1,4 +1,5 @@
 #include "trainer/base.h"
+#include "store/row_scan.h"
 #include "store/row_table.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -111,7 +112,7 @@ static int check(const slu_base *b, bool end, slu_error *err)
 static int walk(slu_base *b, slu_error *err)
 {
     b->err = err;
-    int rc = slu_row_table_walk(b->store, b->cursor, ROWS_A_PIECE, take_row, b, err);
+    int rc = slu_row_walk(b->store, b->cursor, ROWS_A_PIECE, take_row, b, err);
     return rc < 0 || !b->rc ? rc : b->rc;
 }
 
