@@ -2,41 +2,20 @@
  */
 #include "trainer/learner.h"
 #include "base/clock.h"
-#include "base/log.h"
-#include "base/metrics.h"
 #include "base/pool.h"
 #include "model/loss.h"
 #include "model/pooling.h"
 #include "model/shared.h"
 #include "model/spec.h"
 #include "store/row_expiry.h"
-#include "store/state.h"
+#include "trainer/batch_rows.h"
+#include "trainer/dense.h"
 #include "trainer/sharing.h"
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { EXPIRE_AT_LEAST = 128 };
-
-/* One table's share of a batch: its ids, each once, and where their rows and gradients are. */
-typedef struct table_batch {
-    slu_row_layout layout;
-    uint32_t u, max_u;
-    uint64_t *ids;      /* (U) in order of first use */
-    slu_row **rows;     /* (U) */
-    float *grads;       /* (U, D + T): embedding, then wide */
-    uint32_t *arrivals; /* (U) impressions that brought it */
-    uint32_t *seen;     /* (U) newest event time, seconds */
-    uint8_t *learns;    /* (U) at least one sample with a label uses it */
-    uint32_t *index;    /* (index_mask + 1) open addressing: position in ids + 1, valid when stamp matches */
-    uint32_t *stamps;
-    uint32_t index_mask, stamp;
-} table_batch;
-
-typedef struct changes {
-    bool params, moments, grads;
-} changes;
 
 struct slu_learner {
     const slu_options *options;
@@ -47,20 +26,10 @@ struct slu_learner {
     slu_row_table *rows;
     slu_row_expiry *expiry; /* NULL: rows live for ever */
     slu_row_rules rules;
-    slu_adam adam;
     uint32_t tables, tasks, slots;
-    table_batch *t;   /* (tables) */
-    uint32_t *served; /* (tables) */
-    /* Dense state. */
-    float *params, *grads, *m, *v; /* (P), (trainable) ... */
-    size_t n_params, n_trainable;
-    uint64_t adam_steps;
-    uint32_t gathered; /* samples in grads */
-    /* Since the last commit; those of a commit that is written but not confirmed have flags of their own. */
-    changes changed, flushed;
-    bool digest_known; /* |digest| is of |params| */
-    slu_hash128 digest;
-    slu_metric *skipped_steps;
+    slu_batch_rows *t; /* (tables) */
+    uint32_t *served;  /* (tables) */
+    slu_dense dense;
     /* Scratch of a step. */
     uint32_t *refs; /* (B * max_ids) position of each id occurrence in its table's ids */
     float *labels;  /* (B, T) */
@@ -81,40 +50,6 @@ static void init_row(void *ctx, uint32_t table, uint64_t id, float *v)
 {
     const slu_learner *l = ctx;
     slu_row_init(&l->t[table].layout, &l->rules, l->options->model.seed, table, id, v);
-}
-
-static int new_table_batch(slu_learner *l, uint32_t table, uint32_t max_u)
-{
-    table_batch *t = &l->t[table];
-    uint32_t width = t->layout.dim + t->layout.tasks;
-    uint32_t cells = 16;
-    while (cells < 2 * max_u)
-        cells *= 2;
-    t->max_u = max_u;
-    t->ids = malloc(max_u * sizeof *t->ids);
-    t->rows = malloc(max_u * sizeof *t->rows);
-    t->grads = malloc((size_t)max_u * width * sizeof *t->grads + 1);
-    t->arrivals = malloc(max_u * sizeof *t->arrivals);
-    t->seen = malloc(max_u * sizeof *t->seen);
-    t->learns = malloc(max_u);
-    t->index = malloc(cells * sizeof *t->index);
-    t->stamps = calloc(cells, sizeof *t->stamps);
-    t->index_mask = cells - 1;
-    return t->ids && t->rows && t->grads && t->arrivals && t->seen && t->learns && t->index && t->stamps
-               ? 0
-               : SLU_ENOMEM;
-}
-
-static void free_table_batch(table_batch *t)
-{
-    free(t->ids);
-    free(t->rows);
-    free(t->grads);
-    free(t->arrivals);
-    free(t->seen);
-    free(t->learns);
-    free(t->index);
-    free(t->stamps);
 }
 
 static int open_expiry(slu_learner *l, slu_store *store, slu_error *err)
@@ -162,7 +97,7 @@ static int size_tables(slu_learner *l, slu_error *err)
         l->t[i].layout = slu_row_layout_of(slu_schema_table(l->schema, i)->dimension,
                                            wide_tasks(l->options, slu_schema_table(l->schema, i)), &l->rules);
         l->served[i] = l->t[i].layout.served;
-        rc = new_table_batch(l, i, l->options->training.batch_size * ids[i]);
+        rc = slu_batch_rows_init(&l->t[i], l->options->training.batch_size * ids[i]);
     }
     free(ids);
     l->read = malloc(widest * sizeof *l->read);
@@ -170,35 +105,6 @@ static int size_tables(slu_learner *l, slu_error *err)
     return !rc && l->read && l->write ? 0
                                       : slu_fail(err, SLU_ENOMEM, "out of memory for a batch of %u",
                                                  l->options->training.batch_size);
-}
-
-static int load_dense(slu_learner *l, slu_store *store, slu_error *err)
-{
-    slu_net_init(l->net, l->params);
-    int rc = slu_state_get_floats(store, "params", l->params, l->n_params, err);
-    if (rc == SLU_ENOTFOUND) {
-        slu_error_clear(err);
-        l->changed.params = l->changed.moments = true;
-        return 0;
-    }
-    if (!rc)
-        rc = slu_state_get_floats(store, "adam.m", l->m, l->n_trainable, err);
-    if (!rc)
-        rc = slu_state_get_floats(store, "adam.v", l->v, l->n_trainable, err);
-    uint64_t gathered = 0;
-    if (!rc)
-        rc = slu_state_get_u64(store, "adam.steps", 0, &l->adam_steps, err);
-    if (!rc)
-        rc = slu_state_get_u64(store, "gathered", 0, &gathered, err);
-    l->gathered = (uint32_t)gathered;
-    if (!rc && gathered)
-        rc = slu_state_get_floats(store, "gradients", l->grads, l->n_trainable, err);
-    if (rc == SLU_ENOTFOUND)
-        rc = slu_fail(
-            err, SLU_ECORRUPT,
-            "store %s: holds parameters but not all of the optimizer's state: restore it from a backup",
-            slu_store_path(store));
-    return rc;
 }
 
 int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_store *store, slu_learner **lp,
@@ -210,15 +116,10 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
         return slu_fail(err, SLU_ENOMEM, "out of memory for the learner");
     l->options = options;
     l->schema = schema;
-    l->skipped_steps = slu_counter("sluice_trainer_skipped_dense_steps_total", NULL,
-                                   "Dense steps left out because their gradient was not finite.");
     l->rules = slu_row_rules_of(options);
     l->tables = slu_schema_tables(schema);
     l->slots = slu_schema_slots(schema);
     l->tasks = options->n_steps;
-    const slu_optimizer_opts *o = &options->optimizer;
-    l->adam = (slu_adam){o->dense_rate,    o->dense_beta1, o->dense_beta2,
-                         o->dense_epsilon, o->dense_l2,    o->dense_clip};
     for (uint32_t i = 0; i < l->tasks; i++)
         l->task_weight[i] = (float)options->steps[i].weight;
     uint32_t batch = options->training.batch_size;
@@ -228,22 +129,15 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
         rc = slu_net_build(&spec, &l->net, err);
     if (rc)
         goto fail;
-    l->n_params = slu_net_params(l->net);
-    l->n_trainable = slu_net_trainable(l->net);
     l->t = calloc(l->tables + 1, sizeof *l->t);
     l->served = calloc(l->tables + 1, sizeof *l->served);
     l->work = slu_workspace_new(l->net, batch, true);
-    l->params = calloc(l->n_params + 1, sizeof *l->params);
-    l->grads = calloc(l->n_trainable + 1, sizeof *l->grads);
-    l->m = calloc(l->n_trainable + 1, sizeof *l->m);
-    l->v = calloc(l->n_trainable + 1, sizeof *l->v);
     l->refs = malloc((size_t)batch * (slu_schema_max_ids(schema) + 1) * sizeof *l->refs);
     l->labels = malloc((size_t)batch * l->tasks * sizeof *l->labels);
     l->says = malloc((size_t)batch * l->tasks);
-    if (!l->t || !l->served || !l->work || !l->params || !l->grads || !l->m || !l->v || !l->refs ||
-        !l->labels || !l->says) {
+    if (!l->t || !l->served || !l->work || !l->refs || !l->labels || !l->says) {
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for a network of %zu parameters and batches of %u",
-                      l->n_params, batch);
+                      slu_net_params(l->net), batch);
         goto fail;
     }
     if (slu_sharing_init(&l->sharing, schema, batch)) {
@@ -261,8 +155,8 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
     if (!rc)
         rc = open_rows(l, store, err);
     if (!rc)
-        rc = load_dense(l, store, err);
-    if (!rc && slu_workspace_pack(l->work, l->params))
+        rc = slu_dense_open(&l->dense, options, l->net, store, err);
+    if (!rc && slu_workspace_pack(l->work, l->dense.params))
         rc = slu_fail(err, SLU_ENOMEM, "out of memory for packed weights");
     if (rc)
         goto fail;
@@ -280,16 +174,13 @@ void slu_learner_close(slu_learner *l)
     slu_row_expiry_close(l->expiry);
     slu_row_table_close(l->rows);
     for (uint32_t i = 0; l->t && i < l->tables; i++)
-        free_table_batch(&l->t[i]);
+        slu_batch_rows_free(&l->t[i]);
     free(l->t);
     free(l->served);
     slu_workspace_free(l->work);
     slu_pool_free(l->pool);
     slu_net_free(l->net);
-    free(l->params);
-    free(l->grads);
-    free(l->m);
-    free(l->v);
+    slu_dense_free(&l->dense);
     free(l->refs);
     free(l->labels);
     free(l->says);
@@ -317,35 +208,6 @@ void slu_learner_expect(slu_learner *l, const slu_encoded *x)
     }
 }
 
-/* Position of |id| among the batch's ids of |t|; new ones are appended. */
-static uint32_t position_of(table_batch *t, uint64_t id)
-{
-    /* Ids are hashes already: their low bits will do. */
-    for (uint32_t cell = (uint32_t)id & t->index_mask;; cell = (cell + 1) & t->index_mask) {
-        if (t->stamps[cell] != t->stamp) {
-            assert(t->u < t->max_u);
-            t->stamps[cell] = t->stamp;
-            t->index[cell] = t->u;
-            t->ids[t->u] = id;
-            t->arrivals[t->u] = 0;
-            t->seen[t->u] = 0;
-            t->learns[t->u] = 0;
-            return t->u++;
-        }
-        if (t->ids[t->index[cell]] == id)
-            return t->index[cell];
-    }
-}
-
-static void begin_table(table_batch *t)
-{
-    t->u = 0;
-    if (++t->stamp == 0) { /* wrapped: old stamps would look new */
-        memset(t->stamps, 0, (t->index_mask + 1) * sizeof *t->stamps);
-        t->stamp = 1;
-    }
-}
-
 static bool has_label(const slu_sample *s, uint32_t tasks)
 {
     for (uint32_t i = 0; i < tasks; i++)
@@ -359,7 +221,7 @@ static uint32_t gather(slu_learner *l, const slu_batch *batch)
 {
     uint32_t B = slu_batch_count(batch), T = l->tasks, said = 0;
     for (uint32_t i = 0; i < l->tables; i++)
-        begin_table(&l->t[i]);
+        slu_batch_rows_begin(&l->t[i]);
     slu_sharing_begin(&l->sharing, B);
     uint32_t *ref = l->refs;
     for (uint32_t b = 0; b < B; b++) {
@@ -375,9 +237,9 @@ static uint32_t gather(slu_learner *l, const slu_batch *batch)
                 shared = ref;
             if (!counts[i])
                 continue;
-            table_batch *t = &l->t[slu_schema_slot(l->schema, i)->table];
+            slu_batch_rows *t = &l->t[slu_schema_slot(l->schema, i)->table];
             for (uint32_t k = 0; k < counts[i]; k++) {
-                uint32_t at = position_of(t, *ids++);
+                uint32_t at = slu_batch_rows_at(t, *ids++);
                 t->arrivals[at] += s->arrival;
                 t->learns[at] |= label;
                 if (seconds > t->seen[at])
@@ -413,7 +275,7 @@ static inline float *columns_of(const slu_learner *l, const slu_slot *s, uint32_
 static int fetch_rows(slu_learner *l, slu_error *err)
 {
     for (uint32_t i = 0; i < l->tables; i++) {
-        table_batch *t = &l->t[i];
+        slu_batch_rows *t = &l->t[i];
         int rc = t->u ? slu_row_table_fetch(l->rows, i, t->ids, t->u, t->rows, err) : 0;
         if (rc)
             return rc;
@@ -453,7 +315,7 @@ static void pool_inputs(slu_learner *l, const slu_batch *batch)
                 x[s->input] = numbers[s->number];
                 continue;
             }
-            const table_batch *t = &l->t[s->table];
+            const slu_batch_rows *t = &l->t[s->table];
             float *out = columns_of(l, s, i, b, x, l->shared ? l->shared->x : NULL);
             if (out && s->width) {
                 for (uint32_t k = 0; k < counts[i]; k++)
@@ -480,7 +342,7 @@ static void add_wide(slu_learner *l, const slu_batch *batch)
         for (uint32_t i = 0; i < l->slots; i++) {
             const slu_slot *s = slu_schema_slot(l->schema, i);
             if (slot_is_wide(l, s)) {
-                const table_batch *t = &l->t[s->table];
+                const slu_batch_rows *t = &l->t[s->table];
                 for (uint32_t k = 0; k < counts[i]; k++)
                     l->read[k] = readable(t->rows[ref[k]]);
                 slu_wide_forward(logits, l->read, counts[i], t->layout.dim, T,
@@ -497,7 +359,7 @@ static void scatter_gradients(slu_learner *l, const slu_batch *batch)
     float *dx = slu_workspace_dx(l->work);                 /* (B, K) */
     const float *dlogits = slu_workspace_dlogits(l->work); /* (B, T) */
     for (uint32_t i = 0; i < l->tables; i++) {
-        table_batch *t = &l->t[i];
+        slu_batch_rows *t = &l->t[i];
         memset(t->grads, 0, (size_t)t->u * (t->layout.dim + t->layout.tasks) * sizeof *t->grads);
     }
     const uint32_t *ref = l->refs;
@@ -507,7 +369,7 @@ static void scatter_gradients(slu_learner *l, const slu_batch *batch)
             if (!counts[i])
                 continue;
             const slu_slot *s = slu_schema_slot(l->schema, i);
-            table_batch *t = &l->t[s->table];
+            slu_batch_rows *t = &l->t[s->table];
             uint32_t width = t->layout.dim + t->layout.tasks;
             int mean = s->opts->pooling == SLU_POOL_MEAN;
             for (uint32_t k = 0; k < counts[i]; k++)
@@ -527,7 +389,7 @@ static void scatter_gradients(slu_learner *l, const slu_batch *batch)
 
 /* Since they were read, the products have driven rows out of the caches: they are called back some rows
  * before their turn. */
-static void call_back(const table_batch *t, uint32_t k)
+static void call_back(const slu_batch_rows *t, uint32_t k)
 {
     enum { AHEAD = 12, LINE = 64 };
     if (k + AHEAD >= t->u)
@@ -540,7 +402,7 @@ static void call_back(const table_batch *t, uint32_t k)
 static void update_rows(slu_learner *l)
 {
     for (uint32_t i = 0; i < l->tables; i++) {
-        table_batch *t = &l->t[i];
+        slu_batch_rows *t = &l->t[i];
         uint32_t width = t->layout.dim + t->layout.tasks;
         for (uint32_t k = 0; k < t->u; k++) {
             slu_row *row = t->rows[k];
@@ -556,29 +418,10 @@ static void update_rows(slu_learner *l)
     }
 }
 
-static void params_change(slu_learner *l)
-{
-    l->changed.params = true;
-    l->digest_known = false;
-}
-
 static void step_dense(slu_learner *l, uint32_t said)
 {
-    l->gathered += said;
-    l->changed.grads = true;
-    if (l->gathered < l->options->training.dense_every)
-        return;
-    double norm = slu_adam_step(&l->adam, l->params, l->m, l->v, l->grads, l->n_trainable, ++l->adam_steps,
-                                1.0 / l->gathered, l->pool ? slu_pool_parallel(l->pool) : NULL);
-    if (!isfinite(norm)) {
-        slu_metric_add(l->skipped_steps, 1);
-        SLU_WARN("learner", "the gathered gradient is not finite; its dense step was skipped",
-                 SLU_U64("samples", l->gathered), SLU_U64("step", l->adam_steps));
-    }
-    l->gathered = 0;
-    l->changed.moments = true;
-    params_change(l);
-    slu_workspace_pack(l->work, l->params); /* has had its memory since the learner was opened */
+    if (slu_dense_gathered(&l->dense, said, l->pool ? slu_pool_parallel(l->pool) : NULL))
+        slu_workspace_pack(l->work, l->dense.params); /* has had its memory since the learner was opened */
 }
 
 static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
@@ -622,15 +465,15 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
      * their own. */
     bool separate = slu_net_has_batch_stats(l->net) || !*said;
     if (separate) {
-        slu_net_forward(l->net, l->params, l->work, B, SLU_INFER);
+        slu_net_forward(l->net, l->dense.params, l->work, B, SLU_INFER);
         add_wide(l, batch);
         rc = hand_out_predictions(l, batch, predicted, ctx, err);
     }
     if (!rc && *said) {
-        slu_net_forward(l->net, l->params, l->work, B, SLU_TRAIN);
+        slu_net_forward(l->net, l->dense.params, l->work, B, SLU_TRAIN);
         add_wide(l, batch);
         if (separate)
-            params_change(l); /* running statistics */
+            slu_dense_params_changed(&l->dense); /* running statistics */
         else
             rc = hand_out_predictions(l, batch, predicted, ctx, err);
     }
@@ -639,7 +482,7 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
     if (*said) {
         *loss = slu_funnel_loss(slu_workspace_dlogits(l->work), slu_workspace_logits(l->work), l->labels,
                                 l->says, l->task_weight, B, l->tasks);
-        slu_net_backward(l->net, l->params, l->grads, l->work, B);
+        slu_net_backward(l->net, l->dense.params, l->dense.grads, l->work, B);
         scatter_gradients(l, batch);
         update_rows(l);
         step_dense(l, *said);
@@ -652,51 +495,32 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
 int slu_learner_flush(slu_learner *l, slu_commit *c,
                       void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx)
 {
-    /* What a flush wrote whose commit never came about is still to be written. */
-    l->changed.params |= l->flushed.params;
-    l->changed.moments |= l->flushed.moments;
-    l->changed.grads |= l->flushed.grads;
-    if (l->changed.params)
-        slu_state_put_floats(c, "params", l->params, l->n_params);
-    if (l->changed.moments) {
-        slu_state_put_floats(c, "adam.m", l->m, l->n_trainable);
-        slu_state_put_floats(c, "adam.v", l->v, l->n_trainable);
-        slu_state_put_u64(c, "adam.steps", l->adam_steps);
-    }
-    if (l->changed.grads) {
-        slu_state_put_u64(c, "gathered", l->gathered);
-        slu_state_put_floats(c, "gradients", l->grads, l->n_trainable);
-    }
-    l->flushed = l->changed;
-    l->changed = (changes){false, false, false};
+    slu_dense_flush(&l->dense, c);
     slu_row_expiry_flush(l->expiry, c);
     return slu_row_table_flush(l->rows, c, each_row, ctx);
 }
 
 void slu_learner_committed(slu_learner *l)
 {
-    l->flushed = (changes){false, false, false};
+    slu_dense_committed(&l->dense);
     slu_row_expiry_committed(l->expiry);
     slu_row_table_committed(l->rows);
 }
 
 const float *slu_learner_dense(const slu_learner *l, size_t *n)
 {
-    *n = l->n_params;
-    return l->params;
+    *n = l->dense.n_params;
+    return l->dense.params;
 }
 
 bool slu_learner_dense_changed(const slu_learner *l)
 {
-    return l->changed.params || l->flushed.params;
+    return slu_dense_is_changed(&l->dense);
 }
 
 slu_hash128 slu_learner_dense_digest(slu_learner *l)
 {
-    if (!l->digest_known)
-        l->digest = slu_hash_128(l->params, l->n_params * sizeof *l->params, 0);
-    l->digest_known = true;
-    return l->digest;
+    return slu_dense_digest(&l->dense);
 }
 
 const uint32_t *slu_learner_served(const slu_learner *l)
@@ -721,5 +545,5 @@ slu_row_table *slu_learner_rows(const slu_learner *l)
 
 uint64_t slu_learner_dense_steps(const slu_learner *l)
 {
-    return l->adam_steps;
+    return l->dense.steps;
 }

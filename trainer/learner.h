@@ -8,7 +8,7 @@
  * time diverges under fake-negative weights). The logits of arriving impressions are handed out before
  * anything is learned from them. A value is counted (admission) once per impression, not once per sample.
  *
- * Durable state: dense parameters, Adam's moments and step, gathered gradients. Rows belong to the row table.
+ * Durable state: the dense one (trainer/dense.h). Rows belong to the row table.
  * @thread the pipeline's */
 #pragma once
 #include "base/options.h"
