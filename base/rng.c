@@ -84,3 +84,17 @@ uint64_t slu_rng_below(slu_rng *r, uint64_t n)
     } while (v < reject);
     return v % n;
 }
+
+uint32_t slu_rng_weighted(slu_rng *r, const double *sums, uint32_t n)
+{
+    double u = slu_rng_unit(r) * sums[n - 1];
+    uint32_t low = 0, high = n - 1;
+    while (low < high) { /* the first sum beyond u */
+        uint32_t middle = (low + high) / 2;
+        if (sums[middle] > u)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}

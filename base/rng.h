@@ -1,5 +1,6 @@
-/* base/rng.h - seeded random numbers, the same on every machine. splitmix64 (Steele, Lea, Flood 2014) for seeding
- * and for values that are a function of (seed, id); xoshiro256** (Blackman, Vigna 2018) for streams. */
+/* base/rng.h - seeded random numbers, the same on every machine. splitmix64 (Steele, Lea, Flood 2014) for
+ * seeding and for values that are a function of (seed, id); xoshiro256** (Blackman, Vigna 2018) for streams.
+ */
 #pragma once
 #include <stdint.h>
 
@@ -17,7 +18,9 @@ typedef struct slu_rng {
 
 void slu_rng_seed(slu_rng *r, uint64_t seed);
 uint64_t slu_rng_u64(slu_rng *r);
-double slu_rng_unit(slu_rng *r);                     /* uniform in [0, 1), 53 bits */
-double slu_rng_normal(slu_rng *r);                   /* mean 0, deviation 1 */
-double slu_rng_exponential(slu_rng *r);              /* mean 1 */
-uint64_t slu_rng_below(slu_rng *r, uint64_t n);      /* uniform in 0..n-1, n > 0, unbiased */
+double slu_rng_unit(slu_rng *r);                /* uniform in [0, 1), 53 bits */
+double slu_rng_normal(slu_rng *r);              /* mean 0, deviation 1 */
+double slu_rng_exponential(slu_rng *r);         /* mean 1 */
+uint64_t slu_rng_below(slu_rng *r, uint64_t n); /* uniform in 0..n-1, n > 0, unbiased */
+/* An index below |n|, each as likely as its weight; |sums| (n) are the running sums of the weights. */
+uint32_t slu_rng_weighted(slu_rng *r, const double *sums, uint32_t n);

@@ -17,21 +17,6 @@ static double *zipf_cumulated(void)
     return sum;
 }
 
-/* The first rank whose cumulated weight exceeds |u|. */
-static uint32_t zipf_draw(const double *sum, double u)
-{
-    uint32_t low = 0, high = TRAIN_IDS - 1;
-    u *= sum[TRAIN_IDS - 1];
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (sum[middle] > u)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
-
 /* In (-1, 1), fixed per id and task. */
 static double hidden_weight(uint32_t id, uint32_t task)
 {
@@ -67,7 +52,8 @@ void train_data_make(train_data *d, bool zipf, uint64_t seed, uint32_t batches, 
     for (size_t i = 0; i < (size_t)batches * B; i++) {
         uint32_t *ids = d->ids + i * TRAIN_SLOTS;
         for (uint32_t s = 0; s < TRAIN_SLOTS; s++) {
-            uint32_t rank = zipf ? zipf_draw(sum, slu_rng_unit(&r)) : (uint32_t)slu_rng_below(&r, TRAIN_IDS);
+            uint32_t rank =
+                zipf ? slu_rng_weighted(&r, sum, TRAIN_IDS) : (uint32_t)slu_rng_below(&r, TRAIN_IDS);
             ids[s] = s * TRAIN_IDS + (uint32_t)((uint64_t)rank * SCATTER % TRAIN_IDS);
         }
         draw_labels(&r, ids, d->labels + i * TRAIN_TASKS);

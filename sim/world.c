@@ -86,20 +86,6 @@ static void fill_zipf_cdf(double *cdf, uint32_t n, double s)
         cdf[i] /= sum;
 }
 
-static uint32_t draw_cdf(const double *cdf, uint32_t n, slu_rng *rng)
-{
-    double u = slu_rng_unit(rng);
-    uint32_t lo = 0, hi = n - 1;
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-        if (cdf[mid] > u)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return lo;
-}
-
 static uint32_t draw_share(const double *share, uint32_t n, slu_rng *rng)
 {
     double u = slu_rng_unit(rng);
@@ -173,7 +159,7 @@ void slu_world_judge(const slu_world *w, slu_showing *s)
 
 void slu_world_next_candidate(const slu_world *w, slu_rng *rng, slu_showing *s)
 {
-    s->item = draw_cdf(w->items_cdf, w->o.items, rng);
+    s->item = slu_rng_weighted(rng, w->items_cdf, w->o.items);
     s->position = (uint8_t)(1 + draw_share(position_share, SLU_WORLD_POSITIONS, rng));
     slu_world_judge(w, s);
 }
@@ -181,7 +167,7 @@ void slu_world_next_candidate(const slu_world *w, slu_rng *rng, slu_showing *s)
 void slu_world_show(const slu_world *w, slu_rng *rng, int64_t time_us, slu_showing *out)
 {
     out->time_us = time_us;
-    out->user = draw_cdf(w->people_cdf, w->o.users, rng);
+    out->user = slu_rng_weighted(rng, w->people_cdf, w->o.users);
     out->device = (uint8_t)draw_share(device_share, DEVICES, rng);
     const person *p = &w->people[out->user];
     out->n_recent = (uint8_t)p->n_recent;
@@ -306,7 +292,7 @@ static void make_history(slu_world *w, slu_rng *rng)
         const person *p = &w->people[u];
         uint32_t clicks = (uint32_t)slu_rng_below(rng, SLU_WORLD_RECENT + 1);
         for (uint32_t tries = 0; tries < 400 && p->n_recent < clicks; tries++) {
-            uint32_t i = draw_cdf(w->items_cdf, w->o.items, rng);
+            uint32_t i = slu_rng_weighted(rng, w->items_cdf, w->o.items);
             double affinity = TASTE_CLICK * dot(p->click_taste, w->items[i].click_place) / sqrt(LATENT);
             if (slu_rng_unit(rng) < sigmoid(affinity + QUALITY_CLICK * w->items[i].quality - 2))
                 slu_world_clicked(w, u, i);

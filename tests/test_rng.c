@@ -20,6 +20,26 @@ START_TEST(test_same_everywhere)
 }
 END_TEST
 
+START_TEST(test_weighted)
+{
+    enum { N = 100000 };
+    static const double weights[] = {3, 0, 1, 0.5, 0, 5.5};
+    double sums[6], sum = 0;
+    int drawn[6] = {0};
+    slu_rng r;
+    slu_rng_seed(&r, 9);
+    for (int i = 0; i < 6; i++)
+        sums[i] = sum += weights[i];
+    for (int i = 0; i < N; i++)
+        drawn[slu_rng_weighted(&r, sums, 6)]++;
+    for (int i = 0; i < 6; i++) { /* five standard errors, and what weighs nothing never comes */
+        double p = weights[i] / sum;
+        ck_assert(fabs(drawn[i] - N * p) <= 5 * sqrt(N * p * (1 - p)));
+    }
+    ck_assert_uint_eq(slu_rng_weighted(&r, sums, 1), 0);
+}
+END_TEST
+
 START_TEST(test_moments)
 {
     enum { N = 400000 };
@@ -79,6 +99,6 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("rng", (const TTest *[]){test_same_everywhere, test_moments,
+    return run_suite("rng", (const TTest *[]){test_same_everywhere, test_weighted, test_moments,
                                               test_exponential_is_a_true_logarithm, test_below, NULL});
 }
