@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "feature/encode.h"
 #include "store/store.h"
+#include "trainer/pipeline.h"
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,6 +122,38 @@ static inline slu_event sample_step(const char *id, const char *impression, uint
         int rc_ = (call);                                                                                    \
         ck_assert_msg(rc_ == 0, "%s: %s %s", #call, slu_code_name(rc_), e_.message);                         \
     } while (0)
+
+/* One life of a process over the store in memory (tests/memory_store.h). */
+typedef struct sample_life {
+    slu_store *store;
+    slu_pipeline *p;
+} sample_life;
+
+/* |config| but for its store and clock. */
+static inline sample_life sample_begin(slu_pipeline_config config)
+{
+    sample_life l;
+    slu_store_config sc = {.path = "memory", .create = true, .schema_text = slu_schema_text(config.schema)};
+    OK(slu_store_open(&sc, &l.store, err));
+    config.store = l.store;
+    config.clock = &slu_system_clock;
+    OK(slu_pipeline_open(&config, &l.p, err));
+    return l;
+}
+
+static inline void sample_end(sample_life *l)
+{
+    slu_pipeline_close(l->p);
+    slu_store_close(l->store);
+}
+
+static inline slu_pipeline_stats sample_stats(sample_life *l)
+{
+    slu_pipeline_stats s;
+    slu_pipeline_refresh(l->p);
+    slu_pipeline_get_stats(l->p, &s);
+    return s;
+}
 
 /* main() of a test file: one suite. */
 static inline int sample_run(Suite *s)

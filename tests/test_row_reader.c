@@ -11,32 +11,13 @@ static slu_options *options;
 static slu_schema *schema;
 static const slu_partition part = {"t", 0};
 
-typedef struct life {
-    slu_store *store;
-    slu_pipeline *p;
-} life;
-
-static life begin(bool background)
+static sample_life begin(bool background)
 {
-    life l;
-    slu_store_config config = {.path = "memory", .create = true, .schema_text = slu_schema_text(schema)};
-    OK(slu_store_open(&config, &l.store, err));
-    slu_pipeline_config pc = {.options = options,
-                              .schema = schema,
-                              .store = l.store,
-                              .background = background,
-                              .clock = &slu_system_clock};
-    OK(slu_pipeline_open(&pc, &l.p, err));
-    return l;
+    return sample_begin(
+        (slu_pipeline_config){.options = options, .schema = schema, .background = background});
 }
 
-static void end(life *l)
-{
-    slu_pipeline_close(l->p);
-    slu_store_close(l->store);
-}
-
-static void feed(life *l, int from, int to)
+static void feed(sample_life *l, int from, int to)
 {
     slu_value values[4];
     slu_values fields[4];
@@ -49,14 +30,6 @@ static void feed(life *l, int from, int to)
         slu_record r = {.kind = SLU_RECORD_EVENT, .offset = i, .event = &e};
         OK(slu_pipeline_feed(l->p, &part, &r, err));
     }
-}
-
-static slu_pipeline_stats stats_of(life *l)
-{
-    slu_pipeline_stats s;
-    slu_pipeline_refresh(l->p);
-    slu_pipeline_get_stats(l->p, &s);
-    return s;
 }
 
 static void set_up(void)
@@ -78,23 +51,23 @@ static void tear_down(void)
  * until it is nearly full. */
 static void learn(bool background, bool held, char digest[33], uint64_t *read_ahead)
 {
-    life l = begin(background);
+    sample_life l = begin(background);
     feed(&l, 0, 200);
     OK(slu_pipeline_commit(l.p, err));
-    end(&l);
+    sample_end(&l);
     l = begin(background);
     memory_store_hold_reads(held);
     feed(&l, 200, 299);
     if (held)
         memory_store_read_held(); /* and yet we are here, with the batch one short of full */
-    ck_assert_uint_eq(stats_of(&l).batches, 0);
+    ck_assert_uint_eq(sample_stats(&l).batches, 0);
     memory_store_hold_reads(false);
     feed(&l, 299, 400);
-    ck_assert_uint_eq(stats_of(&l).batches, 2);
-    *read_ahead = stats_of(&l).rows_read_ahead;
+    ck_assert_uint_eq(sample_stats(&l).batches, 2);
+    *read_ahead = sample_stats(&l).rows_read_ahead;
     OK(slu_pipeline_finish(l.p, err));
     OK(slu_pipeline_digest(l.p, digest, err));
-    end(&l);
+    sample_end(&l);
     memory_store_clear();
 }
 
@@ -116,10 +89,10 @@ START_TEST(test_a_failed_read)
     char want[33], got[33];
     uint64_t ahead;
     learn(false, false, want, &ahead);
-    life l = begin(true);
+    sample_life l = begin(true);
     feed(&l, 0, 200);
     OK(slu_pipeline_commit(l.p, err));
-    end(&l);
+    sample_end(&l);
     l = begin(true);
     memory_store_hold_reads(true);
     feed(&l, 200, 280);
@@ -129,7 +102,7 @@ START_TEST(test_a_failed_read)
     feed(&l, 280, 400);
     OK(slu_pipeline_finish(l.p, err));
     OK(slu_pipeline_digest(l.p, got, err));
-    end(&l);
+    sample_end(&l);
     ck_assert_str_eq(got, want);
 }
 END_TEST

@@ -34,38 +34,20 @@ static uint64_t tell_acked(void *ctx, slu_channel ch)
 
 static const slu_sink sink = {.send = note_sent, .send_base = no_base, .acked = tell_acked};
 
-typedef struct life {
-    slu_store *store;
-    slu_pipeline *p;
-} life;
-
-static life begin(bool threads)
+static sample_life begin(bool threads)
 {
-    life l;
-    slu_store_config config = {.path = "memory", .create = true, .schema_text = slu_schema_text(schema)};
     memset(sent, 0, sizeof sent);
     memset(acked, 0, sizeof acked);
-    OK(slu_store_open(&config, &l.store, err));
-    slu_pipeline_config pc = {.options = options,
-                              .schema = schema,
-                              .store = l.store,
-                              .sink = &sink,
-                              .deltas = true,
-                              .order = true,
-                              .background = threads,
-                              .clock = &slu_system_clock};
-    OK(slu_pipeline_open(&pc, &l.p, err));
-    return l;
-}
-
-static void end(life *l)
-{
-    slu_pipeline_close(l->p);
-    slu_store_close(l->store);
+    return sample_begin((slu_pipeline_config){.options = options,
+                                              .schema = schema,
+                                              .sink = &sink,
+                                              .deltas = true,
+                                              .order = true,
+                                              .background = threads});
 }
 
 /* Event |i| is an impression, a click on an earlier one, or one that comes for the second time and dies. */
-static void feed(life *l, int from, int to)
+static void feed(sample_life *l, int from, int to)
 {
     slu_value values[4];
     slu_values fields[4];
@@ -83,15 +65,7 @@ static void feed(life *l, int from, int to)
     }
 }
 
-static slu_pipeline_stats stats_of(life *l)
-{
-    slu_pipeline_stats s;
-    slu_pipeline_refresh(l->p);
-    slu_pipeline_get_stats(l->p, &s);
-    return s;
-}
-
-static int64_t offset_of(life *l)
+static int64_t offset_of(sample_life *l)
 {
     int64_t next;
     slu_pipeline_offsets(l->p, NULL, &next, 1);
@@ -99,22 +73,22 @@ static int64_t offset_of(life *l)
 }
 
 /* Feeds the rest and ends. */
-static void finish(life *l, int from, char digest[33])
+static void finish(sample_life *l, int from, char digest[33])
 {
     feed(l, from, EVENTS);
     OK(slu_pipeline_finish(l->p, err));
     OK(slu_pipeline_digest(l->p, digest, err));
-    end(l);
+    sample_end(l);
 }
 
 static void undisturbed(char digest[33])
 {
-    life l = begin(false);
+    sample_life l = begin(false);
     finish(&l, 0, digest);
     memory_store_clear();
 }
 
-static int poll(life *l)
+static int poll(sample_life *l)
 {
     slu_error err = SLU_ERROR_INIT;
     int rc = slu_pipeline_commit_poll(l->p, &err);
@@ -138,18 +112,18 @@ static void tear_down(void)
 
 /* A commit of version 1 that stands at the disk's door, BEFORE events old, and more events learned meanwhile.
  */
-static life with_a_commit_under_way(void)
+static sample_life with_a_commit_under_way(void)
 {
-    life l = begin(true);
+    sample_life l = begin(true);
     feed(&l, 0, BEFORE);
     memory_store_hold(true);
     OK(slu_pipeline_commit_begin(l.p, err));
     memory_store_held();
     ck_assert(slu_pipeline_committing(l.p));
-    uint64_t batches = stats_of(&l).batches;
+    uint64_t batches = sample_stats(&l).batches;
     feed(&l, BEFORE, 2 * BEFORE);
     ck_assert_int_eq(poll(&l), 0);
-    ck_assert_uint_ge(stats_of(&l).batches, batches + 10);
+    ck_assert_uint_ge(sample_stats(&l).batches, batches + 10);
     return l;
 }
 
@@ -157,7 +131,7 @@ START_TEST(test_learning_goes_on_while_a_commit_is_written)
 {
     char want[33], got[33];
     undisturbed(want);
-    life l = with_a_commit_under_way();
+    sample_life l = with_a_commit_under_way();
     memory_store_hold(false);
     finish(&l, 2 * BEFORE, got);
     ck_assert_str_eq(got, want);
@@ -167,25 +141,25 @@ END_TEST
 /* Nobody outside hears of what may yet be lost. */
 START_TEST(test_only_durable_commits_are_told_of)
 {
-    life l = with_a_commit_under_way();
+    sample_life l = with_a_commit_under_way();
     ck_assert_uint_eq(sent[SLU_CHANNEL_DELTAS], 0);
     ck_assert_uint_eq(sent[SLU_CHANNEL_DEAD_LETTERS], 0);
-    ck_assert_uint_eq(stats_of(&l).version, 0);
-    ck_assert_uint_eq(stats_of(&l).commits, 0);
+    ck_assert_uint_eq(sample_stats(&l).version, 0);
+    ck_assert_uint_eq(sample_stats(&l).commits, 0);
     ck_assert_int_eq(offset_of(&l), -1);
     memory_store_hold(false);
     while (!poll(&l))
         ;
     ck_assert_uint_eq(sent[SLU_CHANNEL_DELTAS], 1);
     ck_assert_uint_eq(sent[SLU_CHANNEL_DEAD_LETTERS], BEFORE / 10);
-    ck_assert_uint_eq(stats_of(&l).version, 1);
+    ck_assert_uint_eq(sample_stats(&l).version, 1);
     ck_assert_int_eq(offset_of(&l), BEFORE); /* and not what was read meanwhile */
     OK(slu_pipeline_commit(l.p, err));
     ck_assert_uint_eq(sent[SLU_CHANNEL_DELTAS], 2);
     ck_assert_uint_eq(sent[SLU_CHANNEL_DEAD_LETTERS], 2 * BEFORE / 10);
-    ck_assert_uint_eq(stats_of(&l).version, 2);
+    ck_assert_uint_eq(sample_stats(&l).version, 2);
     ck_assert_int_eq(offset_of(&l), 2 * BEFORE);
-    end(&l);
+    sample_end(&l);
 }
 END_TEST
 
@@ -194,7 +168,7 @@ static void die_and_go_on(const memory_copy *at_death, int from, const char *wan
 {
     char got[33];
     memory_store_restore(at_death);
-    life l = begin(true);
+    sample_life l = begin(true);
     finish(&l, from, got);
     ck_assert_str_eq(got, want);
     memory_store_clear();
@@ -204,10 +178,10 @@ START_TEST(test_death_while_a_commit_is_written)
 {
     char want[33];
     undisturbed(want);
-    life l = with_a_commit_under_way();
+    sample_life l = with_a_commit_under_way();
     memory_copy *without = memory_store_copy();
     memory_store_hold(false);
-    end(&l); /* writes it to its end, but nobody settles it */
+    sample_end(&l); /* writes it to its end, but nobody settles it */
     memory_copy *with = memory_store_copy();
     die_and_go_on(without, 0, want);
     die_and_go_on(with, BEFORE, want);
@@ -221,7 +195,7 @@ START_TEST(test_a_failed_write_is_repeated)
 {
     char want[33], got[33];
     undisturbed(want);
-    life l = with_a_commit_under_way();
+    sample_life l = with_a_commit_under_way();
     memory_copy *before = memory_store_copy();
     memory_store_fail(1);
     memory_store_hold(false);
@@ -239,7 +213,7 @@ START_TEST(test_a_failed_write_is_repeated)
     feed(&l, 2 * BEFORE, 3 * BEFORE);
     while (!poll(&l))
         ;
-    ck_assert_uint_eq(stats_of(&l).version, 1);
+    ck_assert_uint_eq(sample_stats(&l).version, 1);
     ck_assert_uint_eq(sent[SLU_CHANNEL_DELTAS], 1);
     finish(&l, 3 * BEFORE, got);
     ck_assert_str_eq(got, want);
@@ -257,7 +231,7 @@ START_TEST(test_the_next_commit_waits_for_the_last)
     tear_down();
     options = sample_options(sets, 1);
     schema = sample_schema(options);
-    life l = begin(true);
+    sample_life l = begin(true);
     feed(&l, 0, 50);
     ck_assert(slu_pipeline_commit_due(l.p));
     memory_store_hold(true);
@@ -270,18 +244,18 @@ START_TEST(test_the_next_commit_waits_for_the_last)
     OK(slu_pipeline_commit_begin(l.p, err)); /* does nothing while one is on its way */
     memory_store_hold(false);
     ck_assert_int_eq(poll(&l), 1); /* waits */
-    ck_assert_uint_eq(stats_of(&l).version, 1);
-    ck_assert_uint_gt(stats_of(&l).commit_us, 0);
+    ck_assert_uint_eq(sample_stats(&l).version, 1);
+    ck_assert_uint_gt(sample_stats(&l).commit_us, 0);
     OK(slu_pipeline_commit_begin(l.p, err));
     ck_assert(slu_pipeline_committing(l.p));
-    end(&l);
+    sample_end(&l);
 }
 END_TEST
 
 /* An acknowledgement that comes while a commit is written is for the next one. */
 START_TEST(test_acknowledged_meanwhile)
 {
-    life l = begin(true);
+    sample_life l = begin(true);
     feed(&l, 0, BEFORE);
     OK(slu_pipeline_commit(l.p, err));
     ck_assert_uint_eq(sent[SLU_CHANNEL_DELTAS], 1);
@@ -292,9 +266,9 @@ START_TEST(test_acknowledged_meanwhile)
     acked[SLU_CHANNEL_DELTAS] = 1;
     memory_store_hold(false);
     OK(slu_pipeline_commit(l.p, err)); /* settles the one, makes the other for the acknowledgement */
-    ck_assert_uint_eq(stats_of(&l).commits, 3);
-    ck_assert_uint_eq(stats_of(&l).version, 2);
-    end(&l);
+    ck_assert_uint_eq(sample_stats(&l).commits, 3);
+    ck_assert_uint_eq(sample_stats(&l).version, 2);
+    sample_end(&l);
     memset(sent, 0, sizeof sent);
     size_t deltas = 0;
     for (size_t i = 0; i < memory_store_count(); i++) {
