@@ -2,6 +2,7 @@
  * topics that come later, are met in tests/integration (the mock makes any topic that is asked for). */
 #include "base/clock.h"
 #include "store/state.h"
+#include "trainer/kafka_mark.h"
 #include "trainer/source.h"
 #include "trainer/watermark.h"
 #include <check.h>
@@ -335,6 +336,23 @@ START_TEST(test_a_topic_made_anew_one_short)
 }
 END_TEST
 
+/* Retention took what waited of a partition that has no offset yet: the message does not make one up. */
+START_TEST(test_nothing_was_used_yet)
+{
+    slu_kafka_proof unused = {.next = -1}, used = {.next = 40};
+    ck_assert_int_eq(slu_kafka_proof_refused(&unused, "events", 3, 500, 800, &err), SLU_EKAFKA);
+    ck_assert_msg(strstr(err.message, "topic events partition 3: nothing of it was used yet, and the topic "
+                                      "begins at offset 500 now (it ends at 800)") &&
+                      strstr(err.message, "start again") && !strstr(err.message, "-1"),
+                  "%s", err.message);
+    slu_error_clear(&err);
+    ck_assert_int_eq(slu_kafka_proof_refused(&used, "events", 3, 500, 800, &err), SLU_EKAFKA);
+    ck_assert_msg(strstr(err.message, "stands at offset 40, but the topic holds 500 to 800") &&
+                      strstr(err.message, "empty store.path"),
+                  "%s", err.message);
+}
+END_TEST
+
 START_TEST(test_a_topic_with_fewer_partitions)
 {
     produce("events", 0, 0, 10);
@@ -360,6 +378,15 @@ static void read_for(int ms, bool trouble, int *at)
             ck_assert(trouble || record.partition == 1);
             expect_in_order(at);
         }
+}
+
+/* |n| events of partition 0, more than the shelves take if there are many. */
+static void begin_to_pause(int n)
+{
+    produce("events", 0, 0, n);
+    options.memory.bytes[SLU_MEM_FETCH] = 8 << 20;
+    open_ok();
+    expect_partitions(0, 2);
 }
 
 /* What was fetched waits here, also what comes meanwhile and the end behind it. */
@@ -393,10 +420,7 @@ END_TEST
 START_TEST(test_full_shelves)
 {
     enum { MANY = 60000 };
-    produce("events", 0, 0, MANY);
-    options.memory.bytes[SLU_MEM_FETCH] = 8 << 20;
-    open_ok();
-    expect_partitions(0, 2);
+    begin_to_pause(MANY);
     int at[2] = {0};
     for (int i = 0; i < 6; i++) {
         bool trouble = i > 2;
@@ -421,10 +445,7 @@ END_TEST
 START_TEST(test_moves_while_it_is_paused)
 {
     enum { MANY = 60000 };
-    produce("events", 0, 0, MANY);
-    options.memory.bytes[SLU_MEM_FETCH] = 8 << 20;
-    open_ok();
-    expect_partitions(0, 2);
+    begin_to_pause(MANY);
     int at[2] = {0};
     for (int i = 0; i < 4; i++) {
         expect_events(500, at);
@@ -481,6 +502,7 @@ int main(void)
     tcase_add_test(t, test_a_topic_is_known_again);
     tcase_add_test(t, test_a_topic_made_anew);
     tcase_add_test(t, test_a_topic_made_anew_one_short);
+    tcase_add_test(t, test_nothing_was_used_yet);
     tcase_add_test(t, test_a_topic_with_fewer_partitions);
     tcase_add_test(t, test_a_paused_partition_goes_on_where_it_was);
     tcase_add_test(t, test_full_shelves);

@@ -51,6 +51,15 @@ int slu_kafka_proof_message(slu_kafka_proof *p, const rd_kafka_message_t *m, con
 static int not_there(const slu_kafka_proof *p, const char *topic, int32_t partition, int64_t low,
                      int64_t high, slu_error *err)
 {
+    if (p->next < 0)
+        return slu_fail(
+            err, SLU_EKAFKA,
+            "topic %s partition %d: nothing of it was used yet, and the topic begins at offset %" PRId64
+            " now (it ends at %" PRId64
+            "): retention took events that waited to be used, or the topic was made anew. They are never "
+            "skipped silently: restore a backup of the topic, or start again to go on at its beginning "
+            "without them",
+            topic, partition, low, high);
     return slu_fail(
         err, SLU_EKAFKA,
         "topic %s partition %d: the store stands at offset %" PRId64 ", but the topic holds %" PRId64
