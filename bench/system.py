@@ -12,6 +12,9 @@ import tempfile
 import time
 import urllib.request
 
+# A bench that is killed ends its `with` blocks first: no broker and no daemon stays behind.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
 BUILD = BUILD if os.path.isabs(BUILD) else os.path.join(ROOT, BUILD)
@@ -88,18 +91,24 @@ class System:
         self.sets, self.config, self.processes = list(sets), config, []
 
     def __enter__(self):
-        self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.dir + "/broker"],
-                                               text=True).strip()
-        self.kafka("create", "bench.events", "4")
-        self.kafka("create", "bench.deltas", "1")
+        try:
+            self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.dir + "/broker"],
+                                                   text=True).strip()
+            self.kafka("create", "bench.events", "4")
+            self.kafka("create", "bench.deltas", "1")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being ended is ended
         for p in self.processes:
             p.stop()
         subprocess.call([os.path.join(ROOT, "deploy/broker/broker.sh"), "kill", self.dir + "/broker"],
                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.dir, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
     def kafka(self, *args):
         return subprocess.check_output([TOOL, self.brokers] + list(args), text=True)
@@ -132,8 +141,8 @@ class System:
         command = (["taskset", "-c", cpus] if cpus else []) + [LOAD, "events", self.config, self.brokers, str(impressions),
                                                                str(seed), law, str(ids), str(rate)]
         p = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.processes.append(Waiting(p))
         if not wait:
-            self.processes.append(Waiting(p))
             return p
         out = p.communicate()[0]
         if p.returncode:
