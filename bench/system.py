@@ -91,9 +91,15 @@ class System:
         self.sets, self.config, self.processes = list(sets), config, []
 
     def __enter__(self):
+        # A broker that is half started cannot be ended by its folder yet, so SIGTERM waits until it is up.
+        killed = []
+        before = signal.signal(signal.SIGTERM, lambda *_: killed.append(True))
         try:
             self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.dir + "/broker"],
                                                    text=True).strip()
+            signal.signal(signal.SIGTERM, before)
+            if killed:
+                sys.exit("stopped")
             self.kafka("create", "bench.events", "4")
             self.kafka("create", "bench.deltas", "1")
         except BaseException:
