@@ -1,7 +1,8 @@
 /* score: what it costs to score N candidates of one user in process, with the network of bench/mmoe24.yaml.
  *
- *   score FILE [RUNS]      writes parameters, rows and ids (bench/train_data.h, one batch of 1,000) to FILE
- * for the peers, scores 1, 50, 200 and 1,000 candidates, prints JSON: microseconds and probabilities
+ *   score FILE [RUNS [fp32|int8]]      writes parameters, rows and ids (bench/train_data.h, one batch of
+ * 1,000) to FILE for the peers, scores 1, 50, 200 and 1,000 candidates, prints JSON: microseconds and
+ * probabilities
  *
  * A call is the whole Score method (serving/score.h): the request's bytes are read, values hashed, rows
  * looked up in tables of 1,000,008 rows, the answer is written. Every request brings another user and other
@@ -37,12 +38,15 @@ static void need(int rc, const slu_error *err)
     must(rc >= 0, err->message);
 }
 
-static void open_scorer(bench *b)
+static void open_scorer(bench *b, const char *precision)
 {
+    char set[64];
+    const char *sets[] = {set};
     slu_error err = SLU_ERROR_INIT;
     uint32_t served[TRAIN_SLOTS];
     slu_net_spec spec;
-    need(slu_options_load("bench/mmoe24.yaml", NULL, 0, &b->options, &err), &err);
+    snprintf(set, sizeof set, "serving.precision=%s", precision);
+    need(slu_options_load("bench/mmoe24.yaml", sets, 1, &b->options, &err), &err);
     need(slu_schema_new(b->options, &b->schema, &err), &err);
     must(slu_schema_tables(b->schema) == TRAIN_SLOTS, "the config has other features than this program");
     need(slu_net_spec_of(b->options, slu_schema_inputs(b->schema), &spec, &err), &err);
@@ -224,7 +228,7 @@ static void close_scorer(bench *b)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr, "usage: score FILE [RUNS]\n");
+        fprintf(stderr, "usage: score FILE [RUNS [fp32|int8]]\n");
         return 2;
     }
     bench b = {.options = NULL};
@@ -233,7 +237,7 @@ int main(int argc, char **argv)
         runs = 51;
     slu_rng r;
     slu_rng_seed(&r, 3);
-    open_scorer(&b);
+    open_scorer(&b, argc > 3 ? argv[3] : "fp32");
     make_model(&b);
     draw_ids(b.d.ids, MOST, &r);
     train_data_write(&b.d, argv[1]);

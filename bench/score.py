@@ -5,7 +5,7 @@
 
 Sluice's call is the whole Score method, from a request's bytes to an answer's; the peer's begins with ids as numbers.
 All run in turn, ROUNDS times; a figure is the median over rounds of the median call, in CPU time. Probabilities are
-compared: fp32 must agree, what int8 costs is shown. Environment: BUILD, ROUNDS (3), RUNS (31 calls a size).
+compared with those of sluice fp32: ONNX Runtime's fp32 must agree, what int8 costs is shown of both. Environment: BUILD, ROUNDS (3), RUNS (31 calls a size).
 """
 import json
 import os
@@ -21,8 +21,10 @@ PYTHON = os.path.join(FOLDER, "venv/bin/python")
 FILE = os.path.join(FOLDER, "score.bin")
 RUNS = os.environ.get("RUNS", "31")
 ROUNDS = int(os.environ.get("ROUNDS", 3))
-CLOSE = {"sluice": 0, "onnxruntime fp32": 1e-4, "onnxruntime int8": 1}
-TARGETS = {"onnxruntime fp32": 5, "onnxruntime int8": 2}
+CLOSE = {"sluice fp32": 0, "sluice int8": 1e-2, "onnxruntime fp32": 1e-4, "onnxruntime int8": 1}
+OURS = ["sluice fp32", "sluice int8"]
+# How many times as fast at 200 candidates: the faster of ours against fp32, integers against integers.
+TARGETS = [("onnxruntime fp32", OURS, 5), ("onnxruntime int8", OURS[1:], 2)]
 
 
 def run(command):
@@ -39,7 +41,8 @@ def difference(a, b):
 
 def main():
     peer = os.path.join(ROOT, "bench/peers/score_onnx.py")
-    contenders = {"sluice": [os.path.join(FOLDER, "score"), FILE, RUNS],
+    contenders = {"sluice fp32": [os.path.join(FOLDER, "score"), FILE, RUNS, "fp32"],
+                  "sluice int8": [os.path.join(FOLDER, "score"), FILE, RUNS, "int8"],
                   "onnxruntime fp32": [PYTHON, peer, FILE, RUNS, "fp32"],
                   "onnxruntime int8": [PYTHON, peer, FILE, RUNS, "int8"]}
     times, differs, own = {n: [] for n in contenders}, {}, None
@@ -51,18 +54,19 @@ def main():
             if differs[name] > CLOSE[name]:
                 sys.exit(f"bench-score: {name}: a probability differs by {differs[name]:.2g}; this is not the same model")
             times[name].append(result["us"])
-    sizes = list(times["sluice"][0])
+    sizes = list(times[OURS[0]][0])
     us = {n: {s: median([t[s] for t in ts]) for s in sizes} for n, ts in times.items()}
     print(f"1 user, N candidates, us of one core, median of {ROUNDS} rounds of {RUNS} calls\n")
     print(f"{'':20}" + "".join(f"{s:>12}" for s in sizes) + f"{'p differs':>12}")
     for name in us:
         print(f"{name:20}" + "".join(f"{us[name][s]:12.0f}" for s in sizes) + f"{differs[name]:12.1e}")
     missed = []
-    for name, target in TARGETS.items():
-        ratio = us[name]["200"] / us["sluice"]["200"]
-        print(f"{'':20}200 candidates: {ratio:.2f} times as fast as {name}")
+    for name, ours, target in TARGETS:
+        best = min(ours, key=lambda n: us[n]["200"])
+        ratio = us[name]["200"] / us[best]["200"]
+        print(f"{'':20}200 candidates: {best} is {ratio:.2f} times as fast as {name}")
         if ratio < target:
-            missed.append(f"{ratio:.2f} times {name}, target {target}")
+            missed.append(f"{best} {ratio:.2f} times {name}, target {target}")
     report("score", {"us": us, "differs": differs}, missed)
 
 

@@ -43,7 +43,7 @@ def in_process(candidates):
     """Requests a second of the Score handler alone, from the figures of `make bench-score`; None: not measured."""
     try:
         with open(os.path.join(BUILD, "bench/score.json")) as f:
-            return 1e6 / json.load(f)["figures"]["us"]["sluice"][str(candidates)]
+            return 1e6 / json.load(f)["figures"]["us"]["sluice fp32"][str(candidates)]
     except (OSError, KeyError, ValueError):
         return None
 

@@ -219,6 +219,7 @@ void slu_workspace_free(slu_workspace *w)
     if (!w)
         return;
     free(w->block);
+    free(w->int8);
     free(w->shared_block);
     free(w->own_packed);
     free(w->grad);
@@ -263,6 +264,11 @@ static uint32_t widest_reader_of_x(const slu_graph *g)
         }
     }
     return widest;
+}
+
+bool slu_net_shares(const slu_net *n)
+{
+    return widest_reader_of_x(n->g) > 0;
 }
 
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width)
@@ -354,8 +360,12 @@ void slu_net_forward(const slu_net *n, float *params, slu_workspace *w, uint32_t
     slu_run r = {.g = g, .w = w, .params = params, .statistics = mode == SLU_TRAIN ? params : NULL, .B = B};
     if (B == 0)
         return;
+    const bool int8 = mode == SLU_INFER && slu_workspace_has_int8(w);
     for (uint32_t i = 0; i < g->n_steps; i++)
-        slu_op_of(g->steps[i].op)->forward(&r, &g->steps[i]);
+        if (int8)
+            slu_net_int8_step(&r, i);
+        else
+            slu_op_of(g->steps[i].op)->forward(&r, &g->steps[i]);
 }
 
 /* Gradients that several readers add into begin with zero. */

@@ -88,6 +88,8 @@ float *slu_workspace_dx(slu_workspace *w);      /* (max_rows, K): after backward
  * a plain batch. NULL: out of memory, or something else than a dense layer reads x. A workspace that does not
  * train has no dx. */
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width);
+/* Whether it can: only dense layers read x. */
+bool slu_net_shares(const slu_net *n);
 
 /* Who does the pieces of passes in |w| from now on: |p|, or with NULL, as in a new workspace, the calling
  * thread alone. The bits are the same. */

@@ -21,7 +21,8 @@ struct slu_workspace {
     float *own_packed;   /* (packed_all) or NULL: made by slu_workspace_pack */
     slu_shared shared;   /* width 0: no columns of x may be shared; n is the caller's, batch by batch */
     float *shared_block;
-    float *block; /* the one allocation behind them, but for shared_block */
+    struct slu_int8_scratch *int8; /* NULL: fp32 only */
+    float *block;                  /* the one allocation behind them, but for shared_block */
 };
 
 /* Everything an op needs, besides its node. */
@@ -48,3 +49,7 @@ static inline slu_view slu_run_grad(const slu_run *r, const slu_node *node)
 {
     return (slu_view){r->w->grad[node->buffer] + node->column, r->g->columns[node->buffer]};
 }
+
+/* model/net_int8.c: whether integers are to be used, and step |i| of a pass with them. */
+bool slu_workspace_has_int8(const slu_workspace *w);
+void slu_net_int8_step(const slu_run *r, uint32_t i);

@@ -5,12 +5,11 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/page.h"
-#include "model/gemm.h"
 #include "model/spec.h"
 #include "serving/delta_topic.h"
 #include "serving/grpc_server.h"
-#include "serving/scorer_memory.h"
 #include "serving/score.h"
+#include "serving/scorer_memory.h"
 #include "serving/scorer_page.h"
 #include "serving/served.h"
 #include "serving/subscriber.h"
@@ -195,12 +194,13 @@ static int start(scorer *s, slu_error *err)
                             .digest = digest,
                             .ctx = s};
     make_metrics(&s->m);
-    s->page = scorer_page_new(s->options, slu_schema_fingerprint(s->schema));
+    rc = slu_scorer_new(&config, &s->score, err);
+    if (rc)
+        return rc;
+    s->page = scorer_page_new(s->options, slu_schema_fingerprint(s->schema), slu_scorer_products(s->score));
     if (!s->page)
         return slu_fail(err, SLU_ENOMEM, "no memory for the status page");
-    rc = slu_scorer_new(&config, &s->score, err);
-    if (!rc)
-        rc = slu_subscriber_start(s->options, s->schema, s->table, s->memory.delta, &s->subscriber, err);
+    rc = slu_subscriber_start(s->options, s->schema, s->table, s->memory.delta, &s->subscriber, err);
     if (!rc) {
         s->options->serving.held_bytes = s->memory.held;
         const slu_grpc_method methods[] = {{SLU_SCORE_PATH, slu_score, s->score}, {NULL, NULL, NULL}};
@@ -264,7 +264,8 @@ static void run(scorer *s)
     SLU_INFO("scorer", "listening", SLU_STR("model", s->options->name), SLU_STR("version", SLU_VERSION),
              SLU_I64("port", slu_grpc_server_port(s->server)),
              SLU_I64("admin_port", s->admin ? slu_admin_port(s->admin) : 0),
-             SLU_U64("threads", s->options->serving.threads), SLU_STR("gemm", slu_gemm_backend()));
+             SLU_U64("threads", s->options->serving.threads),
+             SLU_STR("products", slu_scorer_products(s->score)));
     slu_daemon_notify("READY=1");
     while (!slu_stop_requested) {
         tick(s);

@@ -1,7 +1,10 @@
 #include "serving/score.h"
 #include "base/metrics.h"
 #include "feature/encode.h"
+#include "model/gemm.h"
+#include "model/int8.h"
 #include "model/loss.h"
+#include "model/net_int8.h"
 #include "model/pooling.h"
 #include "model/shared.h"
 #include "serving/score_job.h"
@@ -24,22 +27,25 @@ typedef struct score_thread {
     uint32_t *at;        /* (CHUNK) ids of each record passed so far */
     uint64_t *ids;       /* (CHUNK * max_ids of a slot) of one slot, all candidates */
     const float **rows;  /* the same */
-    slu_shared *shared;  /* of the workspace: what all rows have in [first, first + width); NULL: nothing */
-    uint32_t *zeros;     /* (CHUNK) row 0 of it, for each candidate */
-    float *shared_x;     /* (K) pooled columns of the shared slots */
-    float *shared_wide;  /* (T) */
-    float *wide;         /* (CHUNK, T) */
-    float *conditional;  /* (CHUNK, T) */
-    float *entire;       /* (CHUNK, T) */
+    slu_shared *shared; /* of the workspace: what all rows have in [first, first + width); NULL: width is 0 */
+    uint32_t *zeros;    /* (CHUNK) row 0 of it, for each candidate */
+    float *shared_x;    /* (K) pooled columns of the shared slots */
+    float *shared_wide; /* (T) */
+    float *wide;        /* (CHUNK, T) */
+    float *conditional; /* (CHUNK, T) */
+    float *entire;      /* (CHUNK, T) */
 } score_thread;
 
 struct slu_scorer {
     slu_scorer_config c;
     uint32_t K, T, slots, fields;
-    uint32_t first, width; /* columns of x that are the same for all candidates: the widest run */
+    uint32_t first, width; /* columns of x that are the same for all candidates and are multiplied apart */
     size_t stride;         /* bytes of an encoded record */
+    slu_net_int8 *int8;    /* NULL: fp32 */
+    size_t packed;         /* floats of fp32 weights in what is derived; those in integers follow */
     slu_metric *candidates, *seconds;
     score_names names;
+    char products[240];    /* how they are computed, in words */
     score_thread *threads; /* (c.threads) */
 };
 
@@ -86,11 +92,13 @@ static bool thread_init(const slu_scorer *s, score_thread *t)
     t->ids = calloc(ids, sizeof *t->ids);
     t->rows = calloc(ids, sizeof *t->rows);
     t->zeros = calloc(CHUNK, sizeof *t->zeros);
-    t->shared = t->work ? slu_workspace_share(t->work, s->first, s->width) : NULL;
+    t->shared = t->work && s->width ? slu_workspace_share(t->work, s->first, s->width) : NULL;
     if (t->shared) {
         t->shared->n = 1;
         t->shared->of = t->zeros;
     }
+    if ((s->width && !t->shared) || (s->int8 && t->work && slu_workspace_int8(t->work, s->int8)))
+        return false;
     t->shared_x = calloc(s->K, sizeof *t->shared_x);
     t->shared_wide = calloc(s->T, sizeof *t->shared_wide);
     t->wide = calloc(tasks, sizeof *t->wide);
@@ -120,9 +128,49 @@ static void thread_clear(score_thread *t)
     free(t->entire);
 }
 
+/* Weights as the products want them, behind each other at cache lines. */
 static void pack(void *ctx, const float *dense, float *packed)
 {
-    slu_net_pack(ctx, dense, packed);
+    const slu_scorer *s = ctx;
+    if (s->packed)
+        slu_net_pack(s->c.net, dense, packed);
+    if (s->int8)
+        slu_net_int8_pack(s->int8, dense, packed + s->packed);
+}
+
+static bool plan_weights(slu_scorer *s)
+{
+    s->packed = (slu_net_packed(s->c.net) + 15) & ~(size_t)15;
+    if (s->c.options->serving.precision == SLU_INT8)
+        s->int8 = slu_net_int8_new(s->c.net, s->first, s->width);
+    return s->int8 || s->c.options->serving.precision != SLU_INT8;
+}
+
+static void name_products(slu_scorer *s)
+{
+    if (s->int8)
+        snprintf(s->products, sizeof s->products, "int8: %.0f %% of the products by %s, the rest fp32 by %s",
+                 100 * slu_net_int8_share(s->int8), slu_int8_backend(), slu_gemm_backend());
+    else
+        snprintf(s->products, sizeof s->products, "fp32: %s", slu_gemm_backend());
+}
+
+const char *slu_scorer_products(const slu_scorer *s)
+{
+    return s->products;
+}
+
+static int derive_weights(slu_scorer *s, slu_error *err)
+{
+    size_t floats = s->packed + (s->int8 ? slu_net_int8_packed(s->int8) : 0);
+    return floats ? slu_model_derive(s->c.table, floats, pack, s, err) : 0;
+}
+
+static void use_weights(const slu_scorer *s, score_thread *t, const float *derived)
+{
+    slu_workspace_use_packed(t->work, s->packed ? derived : NULL);
+    if (s->int8)
+        slu_workspace_use_int8(t->work, derived ? derived + s->packed : NULL);
 }
 
 int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *err)
@@ -143,10 +191,9 @@ int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *
                                "Time from a whole request to its answer, for requests that were answered.",
                                20e-6, 1.5, 32);
     find_shared_columns(s);
-    size_t packed = slu_net_packed(config->net);
-    if (packed && slu_model_derive(config->table, packed, pack, (void *)(uintptr_t)config->net, err))
-        goto no_memory;
-    if (!score_names_init(&s->names, config->options, config->schema))
+    if (!slu_net_shares(config->net))
+        s->width = 0;
+    if (!plan_weights(s) || !score_names_init(&s->names, config->options, config->schema))
         goto no_memory;
     s->threads = calloc(config->threads + 1, sizeof *s->threads);
     if (!s->threads)
@@ -154,6 +201,9 @@ int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *
     for (uint32_t i = 0; i < config->threads; i++)
         if (!thread_init(s, &s->threads[i]))
             goto no_memory;
+    if (derive_weights(s, err)) /* the last that can fail: from here on the table knows this scorer */
+        goto no_memory;
+    name_products(s);
     *sp = s;
     return 0;
 
@@ -169,6 +219,7 @@ void slu_scorer_free(slu_scorer *s)
     for (uint32_t i = 0; s->threads && i < s->c.threads; i++)
         thread_clear(&s->threads[i]);
     free(s->threads);
+    slu_net_int8_free(s->int8);
     score_names_clear(&s->names);
     free(s);
 }
@@ -264,7 +315,7 @@ static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, sl
         memcpy(t->wide + (size_t)b * s->T, t->shared_wide, s->T * sizeof(float));
     }
     pool_slots(s, t, false, B, x, t->wide);
-    slu_workspace_use_packed(t->work, view.derived);
+    use_weights(s, t, view.derived);
     slu_net_forward(s->c.net, view.dense, t->work, B, SLU_INFER);
     for (uint32_t i = 0; i < B * s->T; i++)
         logits[i] += t->wide[i];

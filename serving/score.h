@@ -28,7 +28,11 @@ typedef struct slu_scorer_config { /* everything outlives the scorer */
 } slu_scorer_config;
 
 int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *err);
-void slu_scorer_free(slu_scorer *s); /* after the last call; NULL is fine */
+void slu_scorer_free(slu_scorer *s); /* after the last call and the table's last publication; NULL is fine */
+
+/* How products are computed, for logs and the status page: "int8: 97 % of the products by avx2 int8 kernels,
+ * the rest fp32 by avx2 kernels (openblas 0.3.21 Zen)". The scorer's. */
+const char *slu_scorer_products(const slu_scorer *s);
 
 #define SLU_SCORE_PATH "/sluice.v1.Scoring/Score"
 

@@ -18,6 +18,7 @@ typedef struct calls {
 struct scorer_page {
     const slu_options *options;
     uint64_t schema_fingerprint;
+    const char *products;
     pthread_mutex_t lock; /* of what follows */
     slu_subscriber_stats stats;
     calls calls;
@@ -28,13 +29,14 @@ struct scorer_page {
     uint64_t point_applied;
 };
 
-scorer_page *scorer_page_new(const slu_options *options, uint64_t schema_fingerprint)
+scorer_page *scorer_page_new(const slu_options *options, uint64_t schema_fingerprint, const char *products)
 {
     scorer_page *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
     p->options = options;
     p->schema_fingerprint = schema_fingerprint;
+    p->products = products;
     p->fresh_seconds = -1;
     pthread_mutex_init(&p->lock, NULL);
     return p;
@@ -202,6 +204,7 @@ static void put_details(const scorer_page *p, slu_buf *out)
     put_row(out, "digest of the dense parameters", text);
     put_row(out, "delta topic", p->options->kafka.delta_topic);
     put_row(out, "gRPC", p->options->serving.listen);
+    put_row(out, "products", p->products);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         put_row(out, rows[i].name, slu_page_count(rows[i].value, text, sizeof text));
     slu_page_put(out, "</table></div>");

@@ -8,8 +8,8 @@
 
 typedef struct scorer_page scorer_page;
 
-/* NULL when out of memory. |options| must outlive it. */
-scorer_page *scorer_page_new(const slu_options *options, uint64_t schema_fingerprint);
+/* NULL when out of memory. |options| and |products|, how scores are computed, must outlive it. */
+scorer_page *scorer_page_new(const slu_options *options, uint64_t schema_fingerprint, const char *products);
 void scorer_page_free(scorer_page *p);
 /* |now_us| is monotonic; |fresh_seconds| is the age of the newest event that the model has learned, -1
  * unknown. */

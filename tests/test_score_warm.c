@@ -42,14 +42,14 @@ void *aligned_alloc(size_t alignment, size_t n)
 }
 #endif
 
-START_TEST(test_nothing_is_allocated)
+static void nothing_is_allocated(const slu_options *options)
 {
     enum { N = 600 };
     char name[] = "item", text[N][8], *texts[N], message[512];
     score_fixture f;
     Sluice__V1__Column column = SLUICE__V1__COLUMN__INIT, *columns[] = {&column};
     Sluice__V1__ScoreRequest m = SLUICE__V1__SCORE_REQUEST__INIT;
-    fixture_begin(&f, &sample_options);
+    fixture_begin(&f, options);
     fixture_publish(&f, 1);
     for (int i = 0; i < N; i++) {
         snprintf(text[i], sizeof text[i], "i%d", i);
@@ -79,9 +79,25 @@ START_TEST(test_nothing_is_allocated)
     free(bytes);
     fixture_end(&f);
 }
+
+START_TEST(test_nothing_is_allocated)
+{
+    nothing_is_allocated(&sample_options);
+}
+END_TEST
+
+START_TEST(test_nothing_is_allocated_in_int8)
+{
+    uint32_t towers[] = {64, 48};
+    slu_options o = sample_options;
+    o.model.towers = towers;
+    o.serving.precision = SLU_INT8;
+    nothing_is_allocated(&o);
+}
 END_TEST
 
 int main(void)
 {
-    return run_suite("score_warm", (const TTest *const[]){test_nothing_is_allocated, NULL});
+    return run_suite("score_warm", (const TTest *const[]){test_nothing_is_allocated,
+                                                          test_nothing_is_allocated_in_int8, NULL});
 }

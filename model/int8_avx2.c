@@ -1,0 +1,237 @@
+#include "model/int8_avx2.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define WIDE   __attribute__((target("avx2")))
+#define ALWAYS static inline __attribute__((always_inline, target("avx2")))
+
+/* A tile has this many rows and one panel: 8 sums, the group's 4 vectors of weights, ones, and three to work
+ * with are all 16 registers. */
+enum { ROWS = 8, VECTOR = 8 };
+
+ALWAYS __m256i lanes_below(uint32_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* ---- activations ---- */
+
+/* Floats [at, at + 8) of n, zeros behind them. */
+ALWAYS __m256 load_some(const float *x, uint32_t at, uint32_t n)
+{
+    if (at + VECTOR <= n)
+        return _mm256_loadu_ps(x + at);
+    return at < n ? _mm256_maskload_ps(x + at, lanes_below(n - at)) : _mm256_setzero_ps();
+}
+
+/* Comparisons are the plain loop's: what is no number is passed over. */
+ALWAYS void widen(const float *x, uint32_t n, __m256 *low, __m256 *high)
+{
+    __m256 l[2] = {*low, *low}, h[2] = {*high, *high};
+    for (uint32_t i = 0; i < n; i += 2 * VECTOR) {
+        __m256 v = load_some(x, i, n), u = load_some(x, i + VECTOR, n);
+        l[0] = _mm256_min_ps(v, l[0]);
+        h[0] = _mm256_max_ps(v, h[0]);
+        l[1] = _mm256_min_ps(u, l[1]);
+        h[1] = _mm256_max_ps(u, h[1]);
+    }
+    *low = _mm256_min_ps(l[0], l[1]);
+    *high = _mm256_max_ps(h[0], h[1]);
+}
+
+ALWAYS float least_of(__m256 v)
+{
+    __m128 a = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    a = _mm_min_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_min_ss(a, _mm_movehdup_ps(a)));
+}
+
+ALWAYS float most_of(__m256 v)
+{
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+
+ALWAYS __m256i integers(__m256 v, __m256 inverse, __m256i offset)
+{
+    v = _mm256_add_ps(_mm256_mul_ps(v, inverse), _mm256_set1_ps(SLU_INT8_MAGIC));
+    return _mm256_add_epi32(_mm256_castps_si256(v), offset);
+}
+
+/* 32 values at a time, the last ones with zeros behind them. */
+ALWAYS void quantise(uint8_t *q, const float *x, uint32_t n, slu_int8_scale s)
+{
+    const __m256 inverse = _mm256_set1_ps(s.inverse);
+    const __m256i offset = _mm256_set1_epi32(s.zero - SLU_INT8_MAGIC_BITS),
+                  most = _mm256_set1_epi8(SLU_INT8_LEVELS),
+                  order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works in halves */
+    for (uint32_t i = 0; i < n; i += 4 * VECTOR) {
+        __m256i a = integers(load_some(x, i, n), inverse, offset),
+                b = integers(load_some(x, i + VECTOR, n), inverse, offset),
+                c = integers(load_some(x, i + 2 * VECTOR, n), inverse, offset),
+                d = integers(load_some(x, i + 3 * VECTOR, n), inverse, offset);
+        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        bytes = _mm256_permutevar8x32_epi32(_mm256_min_epu8(bytes, most), order);
+        _mm256_storeu_si256((__m256i *)(void *)(q + i), bytes);
+    }
+}
+
+/* Both parts end with up to 31 bytes too many: the next part, the next row or the slack has them. */
+WIDE void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in,
+                                 slu_int8_rows out)
+{
+    const uint32_t behind = in.first + in.width;
+    for (uint32_t b = 0; b < B; b++, x += ldx) {
+        uint8_t *q = out.q + (size_t)b * out.ld;
+        __m256 low = _mm256_setzero_ps(), high = low;
+        widen(x, in.first, &low, &high);
+        widen(x + behind, in.K - behind, &low, &high);
+        slu_int8_scale s = slu_int8_scale_of(least_of(low), most_of(high));
+        quantise(q, x, in.first, s);
+        quantise(q + in.first, x + behind, in.K - behind, s);
+        out.step[b] = s.step;
+        out.zero[b] = s.zero;
+    }
+}
+
+/* ---- products ---- */
+
+/* A sum is done with before the next row begins: else the compiler keeps more vectors than there are
+ * registers. */
+#define KEEP(v) __asm__ volatile("" : "+x"(v))
+
+ALWAYS __m256i quad(const uint8_t *q)
+{
+    int32_t v;
+    memcpy(&v, q, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* What all tiles of a product share. */
+typedef struct product {
+    slu_int8_rows x;
+    slu_int8_weights w;
+    const float *bias;
+    bool relu;
+    float *y;
+    size_t ldy;
+    uint32_t padded; /* K, to whole groups */
+} product;
+
+/* Integer sums of |rows| rows from |b| on and the panel that begins with column |j|. */
+ALWAYS void multiply(const int rows, const product *p, uint32_t b, uint32_t j, __m256i sum[ROWS])
+{
+    const __m256i ones = _mm256_set1_epi16(1),
+                  *w = (const __m256i *)(const void *)(p->w.panel + (size_t)j * p->padded);
+    const size_t ld = p->x.ld;
+    const uint8_t *q = p->x.q + b * ld, *end = q + p->padded;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+        sum[i] = _mm256_setzero_si256();
+    for (; q < end; q += SLU_INT8_GROUP, w += 4) {
+        const __m256i w0 = _mm256_load_si256(w), w1 = _mm256_load_si256(w + 1), w2 = _mm256_load_si256(w + 2),
+                      w3 = _mm256_load_si256(w + 3);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            const uint8_t *a = q + (size_t)i * ld;
+            __m256i s = _mm256_maddubs_epi16(quad(a), w0);
+            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 4), w1));
+            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 8), w2));
+            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 12), w3));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(s, ones));
+            KEEP(sum[i]);
+        }
+    }
+}
+
+/* Masked stores take many cycles on some CPUs, so the last panel alone has them. */
+ALWAYS void tile(const int rows, const bool whole, const product *p, uint32_t b, uint32_t j)
+{
+    __m256i sum[ROWS];
+    multiply(rows, p, b, j, sum);
+    const __m256i mask = lanes_below(whole ? VECTOR : p->w.N - j),
+                  column = _mm256_load_si256((const __m256i *)(const void *)(p->w.sum + j));
+    const __m256 step = _mm256_load_ps(p->w.step + j),
+                 bias = whole ? _mm256_loadu_ps(p->bias + j) : _mm256_maskload_ps(p->bias + j, mask),
+                 least = _mm256_set1_ps(p->relu ? 0 : -INFINITY);
+    const int32_t *zero = p->x.zero + b;
+    const float *x_step = p->x.step + b;
+    float *y = p->y + b * p->ldy + j;
+    const size_t ldy = p->ldy;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++, y += ldy) {
+        __m256i n = _mm256_sub_epi32(sum[i], _mm256_mullo_epi32(_mm256_set1_epi32(zero[i]), column));
+        __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_mul_ps(_mm256_set1_ps(x_step[i]), step));
+        v = _mm256_max_ps(least, _mm256_add_ps(v, bias));
+        if (whole)
+            _mm256_storeu_ps(y, v);
+        else
+            _mm256_maskstore_ps(y, mask, v);
+    }
+}
+
+#define TILE(rows)                                                                                           \
+    WIDE static void tile_##rows(const product *p, uint32_t b, uint32_t j)                                   \
+    {                                                                                                        \
+        tile(rows, false, p, b, j);                                                                          \
+    }
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+TILE(7)
+TILE(8)
+static void (*const tiles[ROWS])(const product *p, uint32_t b, uint32_t j) = {tile_1, tile_2, tile_3, tile_4,
+                                                                              tile_5, tile_6, tile_7, tile_8};
+
+/* All whole tiles of a panel. Returns how many rows that were. */
+WIDE static uint32_t whole_tiles(const product *p, uint32_t B, uint32_t j)
+{
+    uint32_t b = 0;
+    for (; b + ROWS <= B; b += ROWS)
+        tile(ROWS, true, p, b, j);
+    return b;
+}
+
+void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
+                           float *y, uint32_t ldy)
+{
+    const uint32_t padded = (w.K + SLU_INT8_GROUP - 1) / SLU_INT8_GROUP * SLU_INT8_GROUP;
+    const product p = {x, w, bias, relu, y, ldy, padded};
+    for (uint32_t j = 0; j < w.N; j += SLU_INT8_PANEL)
+        for (uint32_t b = j + SLU_INT8_PANEL <= w.N ? whole_tiles(&p, B, j) : 0; b < B; b += ROWS)
+            tiles[B - b < ROWS ? B - b - 1 : ROWS - 1](&p, b, j);
+}
+
+bool slu_int8_avx2_works(void)
+{
+    return __builtin_cpu_supports("avx2");
+}
+
+#else /* never called */
+
+bool slu_int8_avx2_works(void)
+{
+    return false;
+}
+
+void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in, slu_int8_rows out)
+{
+    (void)x, (void)ldx, (void)B, (void)in, (void)out;
+    abort();
+}
+
+void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
+                           float *y, uint32_t ldy)
+{
+    (void)x, (void)B, (void)w, (void)bias, (void)relu, (void)y, (void)ldy;
+    abort();
+}
+#endif
