@@ -109,7 +109,8 @@ START_TEST(test_any_partitions_keep_the_rules)
             for (uint32_t j = 0; j < n && !reason; j++) {
                 int64_t stands = p[j].newest_us == INT64_MIN ? unknown : p[j].newest_us;
                 reason = !pause[j] && (p[j].backlog || p[j].paused) && !(sound && p[j].behind) &&
-                         stands != INT64_MIN && p[i].newest_us - SKEW / 2 > stands;
+                         stands != INT64_MIN && p[i].newest_us != INT64_MIN &&
+                         p[i].newest_us - SKEW / 2 > stands;
             }
             ck_assert_msg(!pause[i] || reason, "seed %llu round %d: %u waits for nobody",
                           (unsigned long long)seed, round, i);

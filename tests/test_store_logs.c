@@ -54,7 +54,8 @@ static void collect_logs(const char *name, uint64_t seed)
     slu_commit *c = slu_commit_begin(s);
     for (uint64_t k = 0; k < 20 + seed; k++) {
         memset(value, (int)k, sizeof value);
-        slu_commit_put(c, k % 5 ? SLU_FAMILY_ROWS : SLU_FAMILY_JOIN, &k, sizeof k, value, 20000 + 900 * k);
+        slu_commit_put(c, k % 5 ? SLU_FAMILY_ROWS : SLU_FAMILY_JOIN, &k, sizeof k, value,
+                       20000 + 900 * (k % 20));
         sample_write(c);
         link_logs(dir);
     }
