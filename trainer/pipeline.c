@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Part of what is learned: another number closes windows elsewhere. */
-enum { TIMERS_PER_RECORD = 2048 };
+/* Bounds what gathers between two commits when event time leaps, and how long the record behind a leap waits:
+ * windows close about as fast as records come, so neither stands still for the other. Part of what is
+ * learned: another number closes windows elsewhere. */
+enum { TIMERS_PER_RECORD = 64 };
 
 /* ---- learning ---- */
 
@@ -339,6 +341,11 @@ slu_partition_time slu_pipeline_time_of(const slu_pipeline *p, uint32_t index)
 int64_t slu_pipeline_watermark(const slu_pipeline *p)
 {
     return slu_watermark_now(p->watermark);
+}
+
+int64_t slu_pipeline_newest_arrival_us(const slu_pipeline *p)
+{
+    return p->newest_arrival_us;
 }
 
 /* ---- life ---- */

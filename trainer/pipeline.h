@@ -98,6 +98,8 @@ void slu_pipeline_partition(const slu_pipeline *p, uint32_t i, slu_partition *pa
 /* The same of the source's partition |index|, which was announced; and event time itself, INT64_MIN none. */
 slu_partition_time slu_pipeline_time_of(const slu_pipeline *p, uint32_t index);
 int64_t slu_pipeline_watermark(const slu_pipeline *p);
+/* When the newest record that was used arrived, by the broker's clock; 0: none was. @thread owner */
+int64_t slu_pipeline_newest_arrival_us(const slu_pipeline *p);
 
 /* Counters of events; exact, part of every commit. received = learned + waiting + dead, always. */
 typedef struct slu_event_counts {

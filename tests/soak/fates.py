@@ -12,7 +12,7 @@ NOTHING = -(1 << 63)
 DAY = 86400 * 10**6
 CLOCK_GRAIN = 10**6
 MOST_ORPHANS = 16
-MOST_CLOSED = 2048  # timers that one record sets off; the next ones go on
+MOST_CLOSED = 64  # timers that one record sets off; the next ones go on
 
 
 class Rules:
