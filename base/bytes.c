@@ -98,6 +98,16 @@ void slu_put_f64(slu_buf *b, double v)
     slu_put_u64(b, bits);
 }
 
+void slu_put_floats(slu_buf *b, const float *v, size_t n)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    slu_put_bytes(b, v, n * sizeof *v);
+#else
+    for (size_t i = 0; i < n; i++)
+        slu_put_f32(b, v[i]);
+#endif
+}
+
 void slu_put_varint(slu_buf *b, uint64_t v)
 {
     uint8_t *p = slu_buf_reserve(b, 10);

@@ -97,8 +97,7 @@ void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_
     slu_buf_reserve(&b, FLOATS_HEADER + n * sizeof *v + FLOATS_CHECKSUM);
     slu_put_u8(&b, FLOATS_VERSION);
     slu_put_u32(&b, (uint32_t)n);
-    for (size_t i = 0; i < n; i++)
-        slu_put_f32(&b, v[i]);
+    slu_put_floats(&b, v, n);
     slu_put_u64(&b, slu_hash64(b.data, b.len, 0));
     slu_commit_put(c, SLU_FAMILY_DENSE, name, strlen(name), b.data, b.len);
     slu_buf_free(&b);

@@ -20,6 +20,8 @@ START_TEST(test_everything_reads_back)
     }
     slu_put_f32(&b, -0.0f);
     slu_put_f64(&b, 0.1);
+    slu_put_floats(&b, (const float[]){1.5f, -2.25f, NAN}, 3);
+    slu_put_floats(&b, NULL, 0);
     slu_put_str(&b, "caf\xc3\xa9", 5);
     slu_put_str(&b, NULL, 0);
     slu_reader r = slu_reader_of(b.data, b.len);
@@ -33,6 +35,7 @@ START_TEST(test_everything_reads_back)
     }
     ck_assert(signbit(slu_get_f32(&r)));
     ck_assert_double_eq(slu_get_f64(&r), 0.1);
+    ck_assert(slu_get_f32(&r) == 1.5f && slu_get_f32(&r) == -2.25f && isnan(slu_get_f32(&r)));
     size_t n;
     const uint8_t *s = slu_get_str(&r, &n);
     ck_assert_uint_eq(n, 5);

@@ -182,8 +182,7 @@ void slu_delta_row(slu_delta_builder *b, uint32_t table, uint64_t id, const floa
     uint32_t n = b->served[table];
     make_room(b, table, 8 + 4 * (size_t)n);
     slu_put_u64(&b->ids, id);
-    for (uint32_t i = 0; i < n; i++)
-        slu_put_f32(&b->values, v[i]);
+    slu_put_floats(&b->values, v, n);
 }
 
 void slu_delta_tombstone(slu_delta_builder *b, uint32_t table, uint64_t id)
@@ -200,8 +199,7 @@ static void put_dense(slu_delta_builder *b, const float *params, size_t total, s
     put_uint(block, 2, at);
     put_tag(block, 3, WIRE_BYTES);
     slu_put_varint(block, 4 * n);
-    for (size_t i = 0; i < n; i++)
-        slu_put_f32(block, params[at + i]);
+    slu_put_floats(block, params + at, n);
     put_field(&b->bodies, 9, block->data, block->len);
     b->chunk_dense = true;
 }

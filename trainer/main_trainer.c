@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "store/keeper.h"
+#include "trainer/commit_pace.h"
 #include "trainer/dashboard.h"
 #include "trainer/memory_watch.h"
 #include "trainer/pace.h"
@@ -368,10 +369,17 @@ static void mirror(trainer *t, int64_t now)
     }
 }
 
+static int64_t next_commit_us(const trainer *t)
+{
+    int64_t newest = slu_pipeline_newest_arrival_us(t->pipeline);
+    int64_t behind = newest ? slu_wall_us(&slu_system_clock) - newest : 0;
+    return t->committed_us + slu_commit_interval_us(t->options->training.commit_every_us, behind);
+}
+
 static int feed_next(trainer *t, int64_t now, slu_error *err)
 {
     slu_record record;
-    int64_t left_ms = (t->committed_us + t->options->training.commit_every_us - now) / 1000;
+    int64_t left_ms = (next_commit_us(t) - now) / 1000;
     bool busy = slu_pipeline_base_going(t->pipeline) || slu_pipeline_committing(t->pipeline);
     int64_t longest_ms = busy ? 1 : LONGEST_WAIT_MS;
     int wait_ms = left_ms < 0 ? 0 : left_ms > longest_ms ? (int)longest_ms : (int)left_ms;
@@ -431,8 +439,7 @@ static int tend_commits(trainer *t, int64_t now, slu_error *err)
         return rc;
     bool settled = rc == 1;
     if (!slu_pipeline_committing(t->pipeline) &&
-        (slu_pipeline_commit_due(t->pipeline) ||
-         now - t->committed_us >= t->options->training.commit_every_us)) {
+        (slu_pipeline_commit_due(t->pipeline) || now >= next_commit_us(t))) {
         t->committed_us = mono();
         rc = slu_pipeline_commit_begin(t->pipeline, err);
         if (rc < 0)
