@@ -43,16 +43,12 @@ static void open_scorer(bench *b, const char *precision)
     char set[64];
     const char *sets[] = {set};
     slu_error err = SLU_ERROR_INIT;
-    uint32_t served[TRAIN_SLOTS];
-    slu_net_spec spec;
     snprintf(set, sizeof set, "serving.precision=%s", precision);
     need(slu_options_load("bench/mmoe24.yaml", sets, 1, &b->options, &err), &err);
     need(slu_schema_new(b->options, &b->schema, &err), &err);
     must(slu_schema_tables(b->schema) == TRAIN_SLOTS, "the config has other features than this program");
-    need(slu_net_spec_of(b->options, slu_schema_inputs(b->schema), &spec, &err), &err);
-    need(slu_net_build(&spec, &b->net, &err), &err);
-    served_floats(b->options, b->schema, served);
-    need(slu_model_table_new(served, TRAIN_SLOTS, slu_net_params(b->net), 0, &b->table, &err), &err);
+    need(slu_net_of(b->options, slu_schema_inputs(b->schema), &b->net, &err), &err);
+    need(slu_served_table(b->options, b->schema, b->net, 0, &b->table, &err), &err);
     slu_scorer_config config = {b->options, b->schema, b->net, b->table, &slu_system_clock, 1};
     need(slu_scorer_new(&config, &b->scorer, &err), &err);
     b->arena = slu_arena_new(0, 64 << 20);

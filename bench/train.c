@@ -118,10 +118,8 @@ static void close_all(trained *t)
 static void write_names(const trained *t, const char *path)
 {
     slu_error err = SLU_ERROR_INIT;
-    slu_net_spec spec;
     slu_net *net;
-    need(slu_net_spec_of(t->options, slu_schema_inputs(t->schema), &spec, &err), &err);
-    need(slu_net_build(&spec, &net, &err), &err);
+    need(slu_net_of(t->options, slu_schema_inputs(t->schema), &net, &err), &err);
     train_data_write_names(net, path);
     slu_net_free(net);
 }

@@ -38,6 +38,14 @@ int slu_net_spec_of(const slu_options *options, uint32_t inputs, slu_net_spec *o
     return 0;
 }
 
+int slu_net_of(const slu_options *options, uint32_t inputs, slu_net **np, slu_error *err)
+{
+    slu_net_spec spec;
+    *np = NULL;
+    int rc = slu_net_spec_of(options, inputs, &spec, err);
+    return rc ? rc : slu_net_build(&spec, np, err);
+}
+
 slu_row_rules slu_row_rules_of(const slu_options *options)
 {
     const slu_optimizer_opts *o = &options->optimizer;

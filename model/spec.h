@@ -13,4 +13,7 @@
  * network with). */
 int slu_net_spec_of(const slu_options *options, uint32_t inputs, slu_net_spec *out, slu_error *err);
 
+/* The network of the options, with slu_net_build's errors besides. */
+int slu_net_of(const slu_options *options, uint32_t inputs, slu_net **np, slu_error *err);
+
 slu_row_rules slu_row_rules_of(const slu_options *options);

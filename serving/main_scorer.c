@@ -149,27 +149,12 @@ static void fit_connections(slu_serving_opts *o)
     o->max_connections = fit > 1 ? (uint32_t)fit : 1;
 }
 
-static int make_table(scorer *s, slu_error *err)
-{
-    uint32_t *served = calloc(slu_schema_tables(s->schema) + 1, sizeof *served);
-    if (!served)
-        return slu_fail(err, SLU_ENOMEM, "no memory for the tables of the schema");
-    served_floats(s->options, s->schema, served);
-    int rc = slu_model_table_new(served, slu_schema_tables(s->schema), slu_net_params(s->net),
-                                 s->memory.model, &s->table, err);
-    free(served);
-    return rc;
-}
-
 /* Everything that needs neither disk nor network. */
 static int make_model(scorer *s, slu_error *err)
 {
-    slu_net_spec spec;
     int rc = slu_schema_new(s->options, &s->schema, err);
     if (!rc)
-        rc = slu_net_spec_of(s->options, slu_schema_inputs(s->schema), &spec, err);
-    if (!rc)
-        rc = slu_net_build(&spec, &s->net, err);
+        rc = slu_net_of(s->options, slu_schema_inputs(s->schema), &s->net, err);
     if (!rc)
         rc = slu_scorer_memory_of(s->options, &s->memory, err);
     return rc;
@@ -177,7 +162,7 @@ static int make_model(scorer *s, slu_error *err)
 
 static int start(scorer *s, slu_error *err)
 {
-    int rc = make_table(s, err);
+    int rc = slu_served_table(s->options, s->schema, s->net, s->memory.model, &s->table, err);
     if (rc)
         return rc;
     fit_connections(&s->options->serving);

@@ -1,5 +1,6 @@
 #include "serving/served.h"
 #include "model/spec.h"
+#include <stdlib.h>
 
 void served_floats(const slu_options *options, const slu_schema *schema, uint32_t *served)
 {
@@ -8,4 +9,17 @@ void served_floats(const slu_options *options, const slu_schema *schema, uint32_
         const slu_table *t = slu_schema_table(schema, i);
         served[i] = slu_row_layout_of(t->dimension, t->wide ? slu_schema_steps(schema) : 0, &rules).served;
     }
+}
+
+int slu_served_table(const slu_options *options, const slu_schema *schema, const slu_net *net,
+                     uint64_t max_bytes, slu_model_table **tp, slu_error *err)
+{
+    *tp = NULL;
+    uint32_t *served = calloc(slu_schema_tables(schema) + 1, sizeof *served);
+    if (!served)
+        return slu_fail(err, SLU_ENOMEM, "no memory for the tables of the schema");
+    served_floats(options, schema, served);
+    int rc = slu_model_table_new(served, slu_schema_tables(schema), slu_net_params(net), max_bytes, tp, err);
+    free(served);
+    return rc;
 }

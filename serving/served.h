@@ -5,7 +5,12 @@
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"
+#include "model/net.h"
+#include "serving/model_table.h"
 #include <stdint.h>
 
 /* Floats per row of each table into served (slu_schema_tables). */
 void served_floats(const slu_options *options, const slu_schema *schema, uint32_t *served);
+/* An empty table for a model of |net| over |schema|; |max_bytes| and errors as slu_model_table_new. */
+int slu_served_table(const slu_options *options, const slu_schema *schema, const slu_net *net,
+                     uint64_t max_bytes, slu_model_table **tp, slu_error *err);

@@ -35,21 +35,13 @@ static inline int64_t fixture_now(void *ctx)
 static inline void fixture_begin(score_fixture *f, const slu_options *options)
 {
     slu_error err = SLU_ERROR_INIT;
-    uint32_t served[64];
-    slu_net_spec spec;
-
     *f = (score_fixture){.options = *options, .now_us = 1000000000};
     f->clock = (slu_clock){fixture_now, fixture_now, f};
     if (!f->options.serving.max_candidates)
         f->options.serving.max_candidates = 2000;
     ck_assert_msg(!slu_schema_new(&f->options, &f->schema, &err), "%s", err.message);
-    ck_assert_msg(!slu_net_spec_of(&f->options, slu_schema_inputs(f->schema), &spec, &err), "%s",
-                  err.message);
-    ck_assert_msg(!slu_net_build(&spec, &f->net, &err), "%s", err.message);
-    served_floats(&f->options, f->schema, served);
-    ck_assert_msg(!slu_model_table_new(served, slu_schema_tables(f->schema), slu_net_params(f->net), 0,
-                                       &f->table, &err),
-                  "%s", err.message);
+    ck_assert_msg(!slu_net_of(&f->options, slu_schema_inputs(f->schema), &f->net, &err), "%s", err.message);
+    ck_assert_msg(!slu_served_table(&f->options, f->schema, f->net, 0, &f->table, &err), "%s", err.message);
     f->dense = malloc((slu_net_params(f->net) + 1) * sizeof *f->dense);
     slu_net_init(f->net, f->dense);
     slu_scorer_config config = {&f->options, f->schema, f->net, f->table, &f->clock, 2};

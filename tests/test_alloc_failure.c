@@ -138,9 +138,7 @@ static input request;
 
 static bool score(void)
 {
-    static uint32_t served[64];
     static slu_options options;
-    slu_net_spec spec;
     slu_net *net = NULL;
     slu_model_table *table = NULL;
     slu_scorer *scorer = NULL;
@@ -149,12 +147,9 @@ static bool score(void)
     options = sample_options;
     options.serving.max_candidates = 300;
     slu_arena *arena = slu_arena_new(0, 16 << 20);
-    int rc = arena ? slu_net_spec_of(&options, slu_schema_inputs(schema), &spec, &err) : SLU_ENOMEM;
+    int rc = arena ? slu_net_of(&options, slu_schema_inputs(schema), &net, &err) : SLU_ENOMEM;
     if (!rc)
-        rc = slu_net_build(&spec, &net, &err);
-    served_floats(&options, schema, served);
-    if (!rc)
-        rc = slu_model_table_new(served, slu_schema_tables(schema), slu_net_params(net), 0, &table, &err);
+        rc = slu_served_table(&options, schema, net, 0, &table, &err);
     float *dense = rc ? NULL : calloc(slu_net_params(net), sizeof *dense);
     if (!rc)
         rc = dense ? slu_model_publish(table, dense, 1, 1, &err) : SLU_ENOMEM;

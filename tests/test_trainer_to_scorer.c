@@ -33,10 +33,8 @@ static void set_up(void)
     options[1] = sample_options(large_chunks, sizeof large_chunks / sizeof *large_chunks);
     schema = sample_schema(options[0]);
     served_floats(options[0], schema, served);
-    slu_net_spec spec;
     slu_net *net;
-    OK(slu_net_spec_of(options[0], slu_schema_inputs(schema), &spec, err));
-    OK(slu_net_build(&spec, &net, err));
+    OK(slu_net_of(options[0], slu_schema_inputs(schema), &net, err));
     dense_floats = slu_net_params(net);
     slu_net_free(net);
 }

@@ -123,10 +123,7 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
     for (uint32_t i = 0; i < l->tasks; i++)
         l->task_weight[i] = (float)options->steps[i].weight;
     uint32_t batch = options->training.batch_size;
-    slu_net_spec spec;
-    int rc = slu_net_spec_of(options, slu_schema_inputs(schema), &spec, err);
-    if (!rc)
-        rc = slu_net_build(&spec, &l->net, err);
+    int rc = slu_net_of(options, slu_schema_inputs(schema), &l->net, err);
     if (rc)
         goto fail;
     l->t = calloc(l->tables + 1, sizeof *l->t);

@@ -24,15 +24,11 @@ static void must(bool ok)
 
 static void set_up(void)
 {
-    uint32_t served[64];
-    slu_net_spec spec;
     options = sample_options;
     options.serving.max_candidates = 300;
     must(!slu_schema_new(&options, &schema, NULL));
-    must(!slu_net_spec_of(&options, slu_schema_inputs(schema), &spec, NULL));
-    must(!slu_net_build(&spec, &net, NULL));
-    served_floats(&options, schema, served);
-    must(!slu_model_table_new(served, slu_schema_tables(schema), slu_net_params(net), 0, &table, NULL));
+    must(!slu_net_of(&options, slu_schema_inputs(schema), &net, NULL));
+    must(!slu_served_table(&options, schema, net, 0, &table, NULL));
     float *dense = calloc(slu_net_params(net), sizeof *dense);
     slu_net_init(net, dense);
     must(!slu_model_publish(table, dense, 1, 1, NULL));

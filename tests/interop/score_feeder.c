@@ -57,12 +57,10 @@ static void connect_to(feeder *f, const char *brokers)
 static void set_up(feeder *f, const char *config, const char *brokers)
 {
     slu_error err = SLU_ERROR_INIT;
-    slu_net_spec spec;
     uint32_t served[SLU_MAX_FEATURES];
     if (slu_options_load(config, NULL, 0, &f->options, &err) ||
         slu_schema_new(f->options, &f->schema, &err) ||
-        slu_net_spec_of(f->options, slu_schema_inputs(f->schema), &spec, &err) ||
-        slu_net_build(&spec, &f->net, &err))
+        slu_net_of(f->options, slu_schema_inputs(f->schema), &f->net, &err))
         die(err.message);
     served_floats(f->options, f->schema, served);
     f->builder = slu_delta_builder_new(served, slu_schema_tables(f->schema),
