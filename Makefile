@@ -6,6 +6,8 @@ TESTS ?= .
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 FUZZ_JOBS ?= 2
+# Slow, and what they keep beside each byte is no memory of ours: told, not judged.
+UNDER_SANITIZER = SLU_TEST_PATIENCE=600 SLU_TEST_MEMORY=tell
 TSAN = suppressions=$(CURDIR)/tests/sanitizers/tsan.supp:second_deadlock_stack=1:exitcode=66
 CACHE := $(if $(shell command -v ccache 2>/dev/null),-DCMAKE_C_COMPILER_LAUNCHER=ccache)
 configure = cmake -G Ninja -S . -B $(1) $(CACHE) $(2)
@@ -42,7 +44,7 @@ asan: build-asan ## Unit tests and fuzz corpora under AddressSanitizer and UBSan
 	@ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz' -R '$(TESTS)'
 
 asan-all: build-asan ## The same and the daemons in integration and interop tests
-	@SLU_TEST_PATIENCE=600 ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz|integration|interop' -R '$(TESTS)'
+	@$(UNDER_SANITIZER) ctest --test-dir build-asan --output-on-failure -L 'unit|fuzz|integration|interop' -R '$(TESTS)'
 
 build-tsan: deps
 	@test -f build-tsan/build.ninja || $(call configure,build-tsan,-DSLU_SANITIZE=tsan)
@@ -52,7 +54,7 @@ tsan: build-tsan ## Unit tests under ThreadSanitizer, in build-tsan/
 	@TSAN_OPTIONS='$(TSAN)' ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
 
 tsan-all: build-tsan ## The same and the daemons in integration and interop tests
-	@TSAN_OPTIONS='$(TSAN)' SLU_TEST_PATIENCE=600 ctest --test-dir build-tsan --output-on-failure -L 'unit|integration|interop' -R '$(TESTS)'
+	@TSAN_OPTIONS='$(TSAN)' $(UNDER_SANITIZER) ctest --test-dir build-tsan --output-on-failure -L 'unit|integration|interop' -R '$(TESTS)'
 
 valgrind: build ## Unit tests under valgrind. TESTS=regex: only those
 	@command -v valgrind >/dev/null || { echo 'install valgrind first: apt-get install valgrind' >&2; exit 1; }

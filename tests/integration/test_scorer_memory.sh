@@ -86,7 +86,7 @@ wait_for "the last base" serves "$published"
 kill -0 "$deaf_pid" || fail "the deaf clients have ended"
 held=$(metric 'sluice_grpc_refused_total{reason="memory"}')
 say "peak=$(peak_mib) MiB of $limit_mib; calls refused for memory: ${held:-0}; connections made: $(metric sluice_grpc_connections_total)"
-[ "$(peak_mib)" -le $((limit_mib * 11 / 10)) ] || fail "the process took $(peak_mib) MiB, the limit is $limit_mib"
+[ "${SLU_TEST_MEMORY:-judge}" = tell ] || [ "$(peak_mib)" -le $((limit_mib * 11 / 10)) ] || fail "the process took $(peak_mib) MiB, the limit is $limit_mib"
 kill "$deaf_pid"
 deaf_pid=
 "$SLU_BUILD/bin/sluice-sim" ask --config "$config" --to "127.0.0.1:$port" --requests 20 --load >/dev/null || fail "no answers"

@@ -70,6 +70,16 @@ static void set_up(feeder *f, const char *config, const char *brokers)
     connect_to(f, brokers);
 }
 
+static void tear_down(feeder *f)
+{
+    rd_kafka_destroy(f->producer);
+    free(f->dense);
+    slu_delta_builder_free(f->builder);
+    slu_net_free(f->net);
+    slu_schema_free(f->schema);
+    slu_options_free(f->options);
+}
+
 static void emit(void *ctx, const void *message, size_t len)
 {
     feeder *f = ctx;
@@ -132,5 +142,6 @@ int main(int argc, char **argv)
         else
             die("commands are base, delta and foreign");
     }
+    tear_down(&f);
     return 0;
 }

@@ -255,7 +255,7 @@ class Soak:
                self.trainer.most / MIB, self.limit / MIB, "no" if over else "yes"))
         if times < self.args.times:
             raise Failure("the table was only %.1f times the cache, %d were wanted: run longer" % (times, self.args.times))
-        return 0 if not over and lost == 0 else 1
+        return 0 if (not over or os.environ.get("SLU_TEST_MEMORY") == "tell") and lost == 0 else 1
 
     def close(self):
         for daemon in (self.trainer, self.scorer):
