@@ -83,8 +83,8 @@ soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, a
 soak-sabotage: build ## The soak's own test: small soaks of a trainer with a defect to order, each of which has to be found
 	@python3 tests/soak/test_sabotage.py $(BUILD)
 
-bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time
-	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity)
+bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time; PRECISION=1: a scorer in int8 against fp32
+	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity) $(if $(PRECISION),--precision)
 
 bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
 	@mkdir -p $(BUILD)/bench

@@ -41,6 +41,16 @@ CHANGES = [
 ]
 
 
+# --precision: the same model, predicted in fp32 and as a scorer with serving.precision int8 would (trainer/as_served.h).
+PRECISIONS = [
+    ("fnw esmm + wide (as shipped)", []),
+    ("fnw mmoe + wide, experts 128-64", MMOE + ["model.expert_layers=[128,64]"]),
+    ("oracle esmm", ORACLE + NARROW),
+    ("oracle mmoe, experts 128-64", ORACLE + MMOE + NARROW + ["model.expert_layers=[128,64]"]),
+]
+STEPS = [("click", "impression"), ("cart", "impression"), ("purchase", "impression")]
+
+
 def replay(binary, config, data, sets):
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         command = [binary, "--config", config, "--data", data, "--eval-from", "2020-12-05T00:00:00Z", "--json", out.name]
@@ -52,16 +62,41 @@ def replay(binary, config, data, sets):
         return json.load(open(out.name))
 
 
+def compare_precisions(binary, config, data, only):
+    print("| config | precision | " + " | ".join("%s %s" % (step, what) for step, _ in STEPS for what in ("AUC", "NE", "calib.")) + " |\n|---|---|"
+          + "---|" * 3 * len(STEPS))
+    reports = []
+    for name, sets in PRECISIONS:
+        digests = []
+        for precision in ("fp32", "int8"):
+            if only and only not in name:
+                continue
+            r = replay(binary, config, data, sets + ["serving.precision=" + precision])
+            m = {(x["step"], x["space"]): x for x in r["metrics"]}
+            print("| %s | %s | %s |" % (name, precision, " | ".join("%.5f | %.5f | %.4f" % (m[s]["auc"], m[s]["ne"], m[s]["calibration"]) for s in STEPS)), flush=True)
+            reports.append({"config": name, "precision": precision, "sets": sets, "report": r})
+            digests.append(r["digest"])
+        if len(set(digests)) > 1:
+            sys.exit("%s: what is learned depends on serving.precision: %s" % (name, " and ".join(digests)))
+    return reports
+
+
 def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--data", default=os.path.join(root, "../shared/data/storefront"))
     ap.add_argument("--build", default=os.path.join(root, "build"))
     ap.add_argument("--sensitivity", action="store_true", help="one change at a time on the shipped config instead")
+    ap.add_argument("--precision", action="store_true", help="what a scorer in int8 would have predicted, beside fp32")
     ap.add_argument("--only", help="run only configs whose name contains this")
     a = ap.parse_args()
     if not os.path.isdir(a.data):
         sys.exit("no recorded events at %s: name them with --data DIR" % a.data)
+    if a.precision:
+        reports = compare_precisions(os.path.join(a.build, "bin/sluice-replay"), os.path.join(root, "examples/storefront.yaml"), a.data, a.only)
+        os.makedirs(os.path.join(a.build, "bench"), exist_ok=True)
+        json.dump(reports, open(os.path.join(a.build, "bench/storefront-precision.json"), "w"), indent=1)
+        return 0
     reports, missed = [], []
     print("| config | CTR AUC | CTR NE | CTR calib. | CTCVR AUC | CTCVR NE | CTCVR calib. | CVR AUC | s |\n|---|---|---|---|---|---|---|---|---|")
     for name, sets, target in [c + (None,) for c in CHANGES] if a.sensitivity else RUNS:

@@ -327,6 +327,26 @@ uint32_t slu_schema_numbers(const slu_schema *s)
     return s->numbers;
 }
 
+void slu_schema_shared_columns(const slu_schema *s, uint32_t *first, uint32_t *width)
+{
+    uint32_t from = 0, n = 0;
+    *first = *width = 0;
+    for (uint32_t i = 0; i < slu_schema_slots(s); i++) {
+        const slu_slot *slot = &s->slots[i];
+        if (!slot->shared && slot->width)
+            n = 0;
+        if (!slot->shared || !slot->width)
+            continue;
+        if (!n)
+            from = slot->input;
+        n += slot->width;
+        if (n > *width) {
+            *first = from;
+            *width = n;
+        }
+    }
+}
+
 uint32_t slu_schema_inputs(const slu_schema *s)
 {
     return s->inputs;

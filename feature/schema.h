@@ -55,6 +55,9 @@ bool slu_schema_field_multi(const slu_schema *s, uint32_t i);
 int slu_schema_field_find(const slu_schema *s, const char *name, size_t len);
 uint32_t slu_schema_numbers(const slu_schema *s); /* dense numbers per impression */
 uint32_t slu_schema_inputs(const slu_schema *s);  /* K: columns of the network's input */
+/* The longest run of neighbouring columns of the network's input that belong to `shared` slots, so that all
+ * candidates of a request agree in them. */
+void slu_schema_shared_columns(const slu_schema *s, uint32_t *first, uint32_t *width);
 uint32_t slu_schema_max_ids(const slu_schema *s); /* most ids one impression can have */
 /* The funnel. */
 uint32_t slu_schema_steps(const slu_schema *s);

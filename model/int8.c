@@ -129,14 +129,14 @@ static const float *gather(float out[PIECE], const float *w, slu_int8_inputs in,
     return out;
 }
 
-void slu_int8_pack(void *packed, const float *w, slu_int8_inputs in, uint32_t N)
+void slu_int8_pack(void *packed, const float *w, size_t ldw, slu_int8_inputs in, uint32_t N)
 {
     const uint32_t K = slu_int8_count(in), padded = up(K, SLU_INT8_GROUP);
     memset(packed, 0, slu_int8_packed(K, N));
     float *steps = packed, piece[PIECE];
     int32_t *sums = (int32_t *)(void *)(steps + columns(N));
     int8_t *panels = (int8_t *)(sums + columns(N));
-    for (uint32_t j = 0; j < N; j++, w += in.K) {
+    for (uint32_t j = 0; j < N; j++, w += ldw) {
         int8_t *out =
             panels + (size_t)(j / SLU_INT8_PANEL * padded) * SLU_INT8_PANEL + j % SLU_INT8_PANEL * 4;
         for (uint32_t k = 0; k < padded; k += PIECE) {
@@ -204,7 +204,7 @@ static void plain_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const
             w.panel + (size_t)(j / SLU_INT8_PANEL * padded) * SLU_INT8_PANEL + j % SLU_INT8_PANEL * 4;
         for (uint32_t b = 0; b < B; b++) {
             int32_t sum = sum_of(x.q + (size_t)b * x.ld, column, w.K) - x.zero[b] * w.sum[j];
-            float v = (float)sum * (x.step[b] * w.step[j]) + bias[j];
+            float v = (float)sum * (x.step[b] * w.step[j]) + (bias ? bias[j] : 0);
             y[(size_t)b * ldy + j] = least > v ? least : v;
         }
     }
@@ -246,4 +246,14 @@ void slu_int8_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const flo
 {
     pthread_once(&once, set_up);
     (avx2 ? slu_int8_avx2_product : plain_product)(x, B, w, bias, relu, y, ldy);
+}
+
+void slu_int8_quantise_twice(const float *x, uint32_t K, float *rest, slu_int8_rows out)
+{
+    const slu_int8_inputs all = {K, 0, 0};
+    slu_int8_rows second = {out.q + out.ld, out.ld, out.step + 1, out.zero + 1};
+    slu_int8_quantise(x, K, 1, all, out);
+    for (uint32_t k = 0; k < K; k++)
+        rest[k] = x[k] - out.step[0] * (float)(out.q[k] - out.zero[0]);
+    slu_int8_quantise(rest, K, 1, all, second);
 }

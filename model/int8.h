@@ -17,6 +17,7 @@
 
 #define SLU_INT8_LEVELS 127 /* activations are integers from 0 to this */
 #define SLU_INT8_GROUP  16u
+#define SLU_INT8_ROWS   24u        /* are multiplied together: fewer cost more each */
 #define SLU_INT8_PANEL  8u         /* columns whose weights lie together */
 #define SLU_INT8_MAX_K  (1u << 16) /* so that sums fit into 32 bits */
 
@@ -40,8 +41,8 @@ typedef struct slu_int8_weights {
 
 /* Bytes of a layer, a multiple of 64. */
 size_t slu_int8_packed(uint32_t K, uint32_t N);
-/* |w| (N, in.K) into |out|, 64-byte aligned. */
-void slu_int8_pack(void *out, const float *w, slu_int8_inputs in, uint32_t N);
+/* |w| (N, in.K), |ldw| floats from row to row, into |out|, 64-byte aligned. */
+void slu_int8_pack(void *out, const float *w, size_t ldw, slu_int8_inputs in, uint32_t N);
 slu_int8_weights slu_int8_weights_at(const void *packed, uint32_t K, uint32_t N);
 
 /* Activations of some rows. */
@@ -56,7 +57,10 @@ typedef struct slu_int8_rows {
 uint32_t slu_int8_row(uint32_t K);
 /* Writes rows [0, B) of |out|; what lies behind a row's last input is anything below LEVELS + 1. */
 void slu_int8_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in, slu_int8_rows out);
-/* y (B, N) = x w^T + bias (N), then ReLU. */
+/* One row of K values as two rows of |out| that add up to it: the second has what the first leaves, so that
+ * together they have twice the bits. |rest| (K) is scratch. */
+void slu_int8_quantise_twice(const float *x, uint32_t K, float *rest, slu_int8_rows out);
+/* y (B, N) = x w^T + bias (N; NULL: none), then ReLU. */
 void slu_int8_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu, float *y,
                       uint32_t ldy);
 

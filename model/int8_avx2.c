@@ -9,9 +9,9 @@
 #define WIDE   __attribute__((target("avx2")))
 #define ALWAYS static inline __attribute__((always_inline, target("avx2")))
 
-/* A tile has this many rows and one panel: 8 sums, the group's 4 vectors of weights, ones, and three to work
- * with are all 16 registers. */
-enum { ROWS = 8, VECTOR = 8 };
+/* Rows of a tile, whose sums lie in the first-level cache: so the weights of a group, of two panels, fill
+ * half of the registers, and a row's inputs are read once for both. */
+enum { ROWS = SLU_INT8_ROWS, VECTOR = 8 };
 
 ALWAYS __m256i lanes_below(uint32_t n)
 {
@@ -101,17 +101,6 @@ WIDE void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_i
 
 /* ---- products ---- */
 
-/* A sum is done with before the next row begins: else the compiler keeps more vectors than there are
- * registers. */
-#define KEEP(v) __asm__ volatile("" : "+x"(v))
-
-ALWAYS __m256i quad(const uint8_t *q)
-{
-    int32_t v;
-    memcpy(&v, q, sizeof v);
-    return _mm256_set1_epi32(v);
-}
-
 /* What all tiles of a product share. */
 typedef struct product {
     slu_int8_rows x;
@@ -123,49 +112,75 @@ typedef struct product {
     uint32_t padded; /* K, to whole groups */
 } product;
 
-/* Integer sums of |rows| rows from |b| on and the panel that begins with column |j|. */
-ALWAYS void multiply(const int rows, const product *p, uint32_t b, uint32_t j, __m256i sum[ROWS])
+ALWAYS __m256i quad(const uint8_t *q)
 {
-    const __m256i ones = _mm256_set1_epi16(1),
-                  *w = (const __m256i *)(const void *)(p->w.panel + (size_t)j * p->padded);
-    const size_t ld = p->x.ld;
-    const uint8_t *q = p->x.q + b * ld, *end = q + p->padded;
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
-        sum[i] = _mm256_setzero_si256();
-    for (; q < end; q += SLU_INT8_GROUP, w += 4) {
-        const __m256i w0 = _mm256_load_si256(w), w1 = _mm256_load_si256(w + 1), w2 = _mm256_load_si256(w + 2),
-                      w3 = _mm256_load_si256(w + 3);
-#pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            const uint8_t *a = q + (size_t)i * ld;
-            __m256i s = _mm256_maddubs_epi16(quad(a), w0);
-            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 4), w1));
-            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 8), w2));
-            s = _mm256_add_epi16(s, _mm256_maddubs_epi16(quad(a + 12), w3));
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(s, ones));
-            KEEP(sum[i]);
+    int32_t v;
+    memcpy(&v, q, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* Adds a group's products of one row to |sums| (panels), or sets them. */
+ALWAYS void multiply_group(const int panels, const uint8_t *q, const __m256i w[2][4], bool first,
+                           __m256i *sums)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i s[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m256i x = quad(q + 4 * i);
+#pragma GCC unroll 2
+        for (int v = 0; v < panels; v++) {
+            const __m256i pairs = _mm256_maddubs_epi16(x, w[v][i]);
+            s[v] = i ? _mm256_add_epi16(s[v], pairs) : pairs;
         }
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < panels; v++) {
+        const __m256i n = _mm256_madd_epi16(s[v], ones);
+        sums[v] = first ? n : _mm256_add_epi32(n, sums[v]);
     }
 }
 
-/* Masked stores take many cycles on some CPUs, so the last panel alone has them. */
-ALWAYS void tile(const int rows, const bool whole, const product *p, uint32_t b, uint32_t j)
+/* Integer sums of |rows| rows from |b| on and the panels that begin with column |j|: (rows, panels). */
+ALWAYS void multiply(const int panels, const product *p, uint32_t b, uint32_t rows, uint32_t j, __m256i *sums)
 {
-    __m256i sum[ROWS];
-    multiply(rows, p, b, j, sum);
+    const int8_t *w = p->w.panel + (size_t)j * p->padded;
+    const size_t ld = p->x.ld, next = (size_t)p->padded * SLU_INT8_PANEL;
+    for (uint32_t k = 0; k < p->padded; k += SLU_INT8_GROUP, w += SLU_INT8_GROUP * SLU_INT8_PANEL) {
+        __m256i group[2][4];
+#pragma GCC unroll 2
+        for (int v = 0; v < panels; v++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                group[v][i] = _mm256_load_si256((const __m256i *)(const void *)(w + v * next + 32 * i));
+        const uint8_t *q = p->x.q + b * ld + k;
+        if (k)
+            for (uint32_t i = 0; i < rows; i++, q += ld)
+                multiply_group(panels, q, group, false, sums + i * (size_t)panels);
+        else
+            for (uint32_t i = 0; i < rows; i++, q += ld)
+                multiply_group(panels, q, group, true, sums + i * (size_t)panels);
+    }
+}
+
+/* Sums of one panel, (rows) of them |panels| apart, into y. Masked stores take many cycles on some CPUs, so
+ * the last panel alone has them. */
+ALWAYS void finish(const int panels, const bool whole, const product *p, uint32_t b, uint32_t rows,
+                   uint32_t j, const __m256i *sums)
+{
     const __m256i mask = lanes_below(whole ? VECTOR : p->w.N - j),
                   column = _mm256_load_si256((const __m256i *)(const void *)(p->w.sum + j));
     const __m256 step = _mm256_load_ps(p->w.step + j),
-                 bias = whole ? _mm256_loadu_ps(p->bias + j) : _mm256_maskload_ps(p->bias + j, mask),
+                 bias = !p->bias ? _mm256_setzero_ps()
+                        : whole  ? _mm256_loadu_ps(p->bias + j)
+                                 : _mm256_maskload_ps(p->bias + j, mask),
                  least = _mm256_set1_ps(p->relu ? 0 : -INFINITY);
     const int32_t *zero = p->x.zero + b;
     const float *x_step = p->x.step + b;
     float *y = p->y + b * p->ldy + j;
     const size_t ldy = p->ldy;
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++, y += ldy) {
-        __m256i n = _mm256_sub_epi32(sum[i], _mm256_mullo_epi32(_mm256_set1_epi32(zero[i]), column));
+    for (uint32_t i = 0; i < rows; i++, y += ldy, sums += panels) {
+        __m256i n = _mm256_sub_epi32(*sums, _mm256_mullo_epi32(_mm256_set1_epi32(zero[i]), column));
         __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_mul_ps(_mm256_set1_ps(x_step[i]), step));
         v = _mm256_max_ps(least, _mm256_add_ps(v, bias));
         if (whole)
@@ -175,29 +190,23 @@ ALWAYS void tile(const int rows, const bool whole, const product *p, uint32_t b,
     }
 }
 
-#define TILE(rows)                                                                                           \
-    WIDE static void tile_##rows(const product *p, uint32_t b, uint32_t j)                                   \
-    {                                                                                                        \
-        tile(rows, false, p, b, j);                                                                          \
-    }
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-TILE(5)
-TILE(6)
-TILE(7)
-TILE(8)
-static void (*const tiles[ROWS])(const product *p, uint32_t b, uint32_t j) = {tile_1, tile_2, tile_3, tile_4,
-                                                                              tile_5, tile_6, tile_7, tile_8};
-
-/* All whole tiles of a panel. Returns how many rows that were. */
-WIDE static uint32_t whole_tiles(const product *p, uint32_t B, uint32_t j)
+/* A tile of two panels, of which the second may be cut off, and of the last one alone. */
+WIDE static void two_panels(const product *p, uint32_t b, uint32_t rows, uint32_t j)
 {
-    uint32_t b = 0;
-    for (; b + ROWS <= B; b += ROWS)
-        tile(ROWS, true, p, b, j);
-    return b;
+    __m256i sums[2 * ROWS];
+    multiply(2, p, b, rows, j, sums);
+    finish(2, true, p, b, rows, j, sums);
+    if (j + 2 * SLU_INT8_PANEL <= p->w.N)
+        finish(2, true, p, b, rows, j + SLU_INT8_PANEL, sums + 1);
+    else
+        finish(2, false, p, b, rows, j + SLU_INT8_PANEL, sums + 1);
+}
+
+WIDE static void last_panel(const product *p, uint32_t b, uint32_t rows, uint32_t j)
+{
+    __m256i sums[ROWS];
+    multiply(1, p, b, rows, j, sums);
+    finish(1, false, p, b, rows, j, sums);
 }
 
 void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
@@ -205,9 +214,11 @@ void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, cons
 {
     const uint32_t padded = (w.K + SLU_INT8_GROUP - 1) / SLU_INT8_GROUP * SLU_INT8_GROUP;
     const product p = {x, w, bias, relu, y, ldy, padded};
-    for (uint32_t j = 0; j < w.N; j += SLU_INT8_PANEL)
-        for (uint32_t b = j + SLU_INT8_PANEL <= w.N ? whole_tiles(&p, B, j) : 0; b < B; b += ROWS)
-            tiles[B - b < ROWS ? B - b - 1 : ROWS - 1](&p, b, j);
+    for (uint32_t b = 0; b < B; b += ROWS) {
+        const uint32_t rows = B - b < ROWS ? B - b : ROWS;
+        for (uint32_t j = 0; j < w.N; j += 2 * SLU_INT8_PANEL)
+            (j + SLU_INT8_PANEL < w.N ? two_panels : last_panel)(&p, b, rows, j);
+    }
 }
 
 bool slu_int8_avx2_works(void)

@@ -11,7 +11,7 @@
 #define LEAST 32u
 /* Rows that run through a chain of layers together: their hidden activations stay in the first-level cache.
  */
-#define BLOCK 16u
+#define BLOCK SLU_INT8_ROWS
 #define NONE  UINT32_MAX
 
 /* What becomes of a dense node. */
@@ -19,6 +19,7 @@ typedef struct layer {
     bool int8;
     uint32_t next; /* node that follows in its chain, or NONE */
     size_t at;     /* bytes into the packed form */
+    size_t shared; /* the same of the weights for the columns that all rows share */
 } layer;
 
 typedef enum step_kind {
@@ -43,8 +44,11 @@ typedef struct slu_int8_scratch {
     const char *packed;
     slu_int8_rows x;      /* (max_rows) inputs of the step that runs */
     slu_int8_rows hidden; /* (BLOCK) */
+    slu_int8_rows shared; /* (2) the one row that all rows share, twice */
     float *between;       /* (BLOCK, widest) what |hidden| is made of */
-    float *bias;          /* (widest_step) of the step that runs, the shared columns' products included */
+    float *bias;          /* (columns) of the step that runs, the shared columns' products included */
+    float *twice;         /* (2, columns) products of |shared|, and scratch for rounding it */
+    uint32_t columns;     /* of the widest step, or |width| */
 } slu_int8_scratch;
 
 /* ---- planning ---- */
@@ -92,6 +96,9 @@ static void plan_layers(slu_net_int8 *q)
             continue;
         const uint32_t K = slu_int8_count(inputs_of(q, node));
         q->bytes += slu_int8_packed(K, node->width);
+        l->shared = q->bytes;
+        if (reads_x(g, node) && q->width)
+            q->bytes += slu_int8_packed(q->width, node->width);
         q->widest_in = K > q->widest_in ? K : q->widest_in;
         q->widest = node->width > q->widest ? node->width : q->widest;
         done += (double)K * node->width;
@@ -162,10 +169,18 @@ size_t slu_net_int8_packed(const slu_net_int8 *q)
 void slu_net_int8_pack(const slu_net_int8 *q, const float *params, float *packed)
 {
     const slu_graph *g = q->net->g;
-    for (uint32_t i = 0; i < g->n_nodes; i++)
-        if (q->layers[i].int8)
-            slu_int8_pack((char *)packed + q->layers[i].at, params + node_at(g, i)->weight,
-                          inputs_of(q, node_at(g, i)), node_at(g, i)->width);
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const slu_node *node = node_at(g, i);
+        const layer *l = &q->layers[i];
+        if (!l->int8)
+            continue;
+        const slu_int8_inputs in = inputs_of(q, node);
+        const float *w = params + node->weight;
+        slu_int8_pack((char *)packed + l->at, w, in.K, in, node->width);
+        if (in.width)
+            slu_int8_pack((char *)packed + l->shared, w + in.first, in.K, (slu_int8_inputs){in.width, 0, 0},
+                          node->width);
+    }
 }
 
 /* ---- workspaces ---- */
@@ -175,38 +190,63 @@ static size_t line(size_t bytes)
     return (bytes + 63) & ~(size_t)63;
 }
 
-static size_t rows_bytes(uint32_t rows, uint32_t inputs)
-{
-    return line((size_t)rows * slu_int8_row(inputs) + SLU_INT8_SLACK) + 2 * line(rows * sizeof(float));
-}
-
-static slu_int8_rows rows_at(char *p, uint32_t rows, uint32_t inputs)
-{
-    char *steps = p + line((size_t)rows * slu_int8_row(inputs) + SLU_INT8_SLACK);
-    return (slu_int8_rows){(uint8_t *)p, slu_int8_row(inputs), (float *)(void *)steps,
-                           (int32_t *)(void *)(steps + line(rows * sizeof(float)))};
-}
-
 static slu_int8_rows rows_from(slu_int8_rows x, uint32_t row)
 {
     return (slu_int8_rows){x.q + (size_t)row * x.ld, x.ld, x.step + row, x.zero + row};
+}
+
+/* A block of memory that is cut into pieces at cache lines; without |base| only its size is found out. */
+typedef struct block {
+    char *base;
+    size_t used;
+} block;
+
+static char *take(block *b, size_t bytes)
+{
+    char *piece = b->base ? b->base + b->used : NULL;
+    b->used += line(bytes);
+    return piece;
+}
+
+static slu_int8_rows take_rows(block *b, uint32_t rows, uint32_t inputs)
+{
+    slu_int8_rows r = {.ld = slu_int8_row(inputs)};
+    r.q = (uint8_t *)take(b, (size_t)rows * r.ld + SLU_INT8_SLACK);
+    r.step = (float *)(void *)take(b, rows * sizeof *r.step);
+    r.zero = (int32_t *)(void *)take(b, rows * sizeof *r.zero);
+    return r;
+}
+
+static float *take_floats(block *b, size_t floats)
+{
+    return (float *)(void *)take(b, floats * sizeof(float));
+}
+
+static size_t scratch_at(slu_int8_scratch *t, char *base, const slu_net_int8 *q, uint32_t max_rows)
+{
+    const uint32_t columns = q->widest_step > q->width ? q->widest_step : q->width;
+    block b = {base, line(sizeof *t)};
+    *t = (slu_int8_scratch){.q = q, .columns = columns};
+    t->x = take_rows(&b, max_rows, q->widest_in);
+    t->hidden = take_rows(&b, BLOCK, q->widest);
+    t->shared = take_rows(&b, 2, q->width);
+    t->between = take_floats(&b, (size_t)BLOCK * q->widest);
+    t->bias = take_floats(&b, columns);
+    t->twice = take_floats(&b, 2 * (size_t)columns);
+    return b.used;
 }
 
 int slu_workspace_int8(slu_workspace *w, const slu_net_int8 *q)
 {
     assert(!w->train && !w->int8 && q->net == w->net);
     assert(w->shared.width == q->width && (!q->width || w->shared.first == q->first));
-    const size_t head = line(sizeof *w->int8), x = rows_bytes(w->max_rows, q->widest_in),
-                 hidden = rows_bytes(BLOCK, q->widest), between = line(BLOCK * q->widest * sizeof(float));
-    char *p = aligned_alloc(64, head + x + hidden + between + line(q->widest_step * sizeof(float)));
+    slu_int8_scratch t;
+    char *p = aligned_alloc(64, scratch_at(&t, NULL, q, w->max_rows));
     if (!p)
         return SLU_ENOMEM;
+    scratch_at(&t, p, q, w->max_rows);
     w->int8 = (slu_int8_scratch *)(void *)p;
-    *w->int8 = (slu_int8_scratch){.q = q,
-                                  .x = rows_at(p + head, w->max_rows, q->widest_in),
-                                  .hidden = rows_at(p + head + x, BLOCK, q->widest),
-                                  .between = (float *)(void *)(p + head + x + hidden),
-                                  .bias = (float *)(void *)(p + head + x + hidden + between)};
+    *w->int8 = t;
     return 0;
 }
 
@@ -254,22 +294,53 @@ static void run_chain(const slu_run *r, uint32_t head, const float *bias)
     }
 }
 
+/* Columns [column, column + n) of a step's weights. */
+static slu_weights columns_of(const slu_weights *whole, uint32_t column, uint32_t n)
+{
+    return (slu_weights){
+        .w = whole->w + (size_t)column * whole->K,
+        .K = whole->K,
+        .N = n,
+        .forward =
+            whole->forward && column % SLU_PANEL == 0 ? whole->forward + (size_t)column * whole->K : NULL,
+    };
+}
+
+/* The products of the columns that all rows share, of a layer in integers: two rows, so that nearly nothing
+ * of the one row is lost in rounding. */
+static void shared_product(const slu_run *r, uint32_t node, float *out)
+{
+    const slu_int8_scratch *t = r->w->int8;
+    const uint32_t N = node_at(r->g, node)->width;
+    slu_int8_weights w = slu_int8_weights_at(t->packed + t->q->layers[node].shared, t->q->width, N);
+    slu_int8_product(t->shared, 2, w, NULL, false, t->twice, t->columns);
+    for (uint32_t j = 0; j < N; j++)
+        out[j] = t->twice[j] + t->twice[t->columns + j];
+}
+
 /* Biases of a step (zeros where a node has none) and, where x is read, the products of what all rows share.
  */
 static void make_bias(const slu_run *r, const slu_step *s, const slu_weights *w, bool shared)
 {
-    float *bias = r->w->int8->bias;
+    const slu_int8_scratch *t = r->w->int8;
     const slu_shared *sh = &r->w->shared;
     if (shared)
-        slu_weights_forward(w, sh->first, sh->width, 1, sh->x, sh->width, false, bias, s->width,
-                            (slu_follow){.cols = 0});
-    else
-        memset(bias, 0, s->width * sizeof *bias);
+        slu_int8_quantise_twice(sh->x, sh->width, t->twice, t->shared);
     for (uint32_t i = 0, column = 0; i < s->n; i++) {
-        const slu_node *node = node_at(r->g, member_of(r->g, s, i));
-        if (node->bias != SLU_NO_PARAM)
-            for (uint32_t j = 0; j < node->width; j++)
-                bias[column + j] += r->params[node->bias + j];
+        const uint32_t id = member_of(r->g, s, i);
+        const slu_node *node = node_at(r->g, id);
+        float *bias = t->bias + column;
+        if (!shared) {
+            memset(bias, 0, node->width * sizeof *bias);
+        } else if (t->q->layers[id].int8) {
+            shared_product(r, id, bias);
+        } else {
+            slu_weights part = columns_of(w, column, node->width);
+            slu_weights_forward(&part, sh->first, sh->width, 1, sh->x, sh->width, false, bias, node->width,
+                                (slu_follow){.cols = 0});
+        }
+        for (uint32_t j = 0; node->bias != SLU_NO_PARAM && j < node->width; j++)
+            bias[j] += r->params[node->bias + j];
         column += node->width;
     }
 }
@@ -295,12 +366,11 @@ static void run_plain(const slu_run *r, const slu_node *node, const slu_weights 
 {
     slu_view x = slu_run_value(r, slu_graph_input_of(r->g, node, 0)), y = slu_run_value(r, node);
     const float *bias = r->w->int8->bias + column;
-    slu_weights w = {.w = whole->w + (size_t)column * whole->K, .K = whole->K, .N = n};
-    if (!whole->forward || column % SLU_PANEL) {
+    const slu_weights w = columns_of(whole, column, n);
+    if (!w.forward) {
         dot_rows(x.p, x.ld, r->B, in, w.w, n, bias, node->relu, y.p, y.ld);
         return;
     }
-    w.forward = whole->forward + (size_t)column * whole->K;
     const uint32_t behind = in.first + in.width;
     const slu_follow f = {.finish = {bias, node->relu}, .cols = n}, nothing = {.cols = 0};
     if (in.first)

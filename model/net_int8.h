@@ -2,9 +2,9 @@
  *
  * What changes is how dense layers of at least 32 inputs and outputs are multiplied: their inputs are rounded
  * to 7 bits, row by row, and their weights were rounded once per set of parameters. Gates, logits, norms and
- * small layers stay in fp32, and so does the part of x that all rows share (slu_workspace_share): it is one
- * row. Layers that only each other read run one behind the other over a few rows at a time, so that what lies
- * between them stays in the first-level cache and is never written to a buffer of the workspace.
+ * small layers stay in fp32. The part of x that all rows share (slu_workspace_share) is rounded to 14 bits:
+ * it is one row. Layers that only each other read run one behind the other over a few rows at a time, so that
+ * what lies between them stays in the first-level cache and is never written to a buffer of the workspace.
  *
  * With kernels that pack (slu_gemm_packs), or without fp32 layers among the products, a row's logits have the
  * same bits whatever rows are in the batch.

@@ -170,6 +170,7 @@ static int open_all(replay *r, const arguments *a, slu_error *err)
         .sink = r->publisher ? &sink : NULL,
         .clock = &slu_system_clock,
         .eval_from_us = a->eval_from_us,
+        .predict_as_served = r->options->serving.precision == SLU_INT8,
         .oracle = r->oracle,
     };
     if (!rc)
@@ -330,7 +331,10 @@ int main(int argc, char **argv)
             "arrival, with what\n"
             "the model knew then, and scored when its label is known: AUC, log loss, normalised entropy and "
             "calibration\n"
-            "per task. The same events and config always end with the same digest.\n"
+            "per task. The same events and config always end with the same digest. With serving.precision "
+            "int8 "
+            "predictions\n"
+            "are those of a scorer in int8, to see what rounding costs; the model is the same.\n"
             "With --from-store it rebuilds the model of a live run: the order of events comes from the run's "
             "store, the events\n"
             "from Kafka. At the newest version the digest must be that of the store, or it exits 1.",

@@ -16,6 +16,8 @@
 #define MAPPED_BYTES (64u << 10) /* indexes from here on are mapped, not allocated */
 #define FIRST_INDEX  1024u       /* entries */
 #define BATCH        32u         /* ids whose cache misses are in flight together */
+#define LINE         64u         /* of the cache */
+#define FETCHED      256u        /* bytes of a row that are called ahead; the rest follows by itself */
 #define NO_SLOT      UINT32_MAX
 
 /* Row states: the mark of a version that is not settled in the low bits, and whether this is a deletion. */
@@ -199,6 +201,15 @@ static const row *probe(const row_set *s, const row_index *x, uint64_t id, uint6
     }
 }
 
+static void prefetch_row(const row_set *s, uint32_t slot)
+{
+    const char *r = (const char *)row_at(s, slot);
+    const uint32_t bytes = s->stride < FETCHED ? s->stride : FETCHED;
+    for (uint32_t at = 0; at < bytes; at += LINE)
+        __builtin_prefetch(r + at);
+    __builtin_prefetch(r + bytes - 1); /* rows do not begin at lines */
+}
+
 /* The first entry on the way whose tag fits: nearly always the right one. Only its row is prefetched. */
 static uint64_t first_fit(const row_set *s, const row_index *x, uint64_t hash)
 {
@@ -207,24 +218,33 @@ static uint64_t first_fit(const row_set *s, const row_index *x, uint64_t hash)
         if (entry == ENTRY_EMPTY)
             return pos;
         if (entry_may_be(entry, hash)) {
-            __builtin_prefetch(row_at(s, entry_slot(entry)));
+            prefetch_row(s, entry_slot(entry));
             return pos;
         }
     }
 }
 
+/* Hashes of the ids from |at| on, at most BATCH, whose index entries are on their way into the cache then. */
+static uint32_t hash_some(const row_index *x, const uint64_t *ids, uint32_t n, uint64_t *hash)
+{
+    const uint32_t m = n < BATCH ? n : BATCH;
+    for (uint32_t i = 0; i < m; i++) {
+        hash[i] = slu_mix64(ids[i]);
+        __builtin_prefetch(&x->entries[hash[i] & x->mask]);
+    }
+    return m;
+}
+
+/* While the rows of a batch are looked for, the index entries of the next one come. */
 uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint32_t n, const float **rows)
 {
     const row_index *x = __atomic_load_n(&s->index, __ATOMIC_ACQUIRE);
-    uint64_t hash[BATCH], pos[BATCH];
-    uint32_t found = 0;
+    uint64_t hashes[2][BATCH], pos[BATCH];
+    uint32_t found = 0, m = hash_some(x, ids, n, hashes[0]);
 
-    for (uint32_t at = 0; at < n; at += BATCH) {
-        uint32_t m = n - at < BATCH ? n - at : BATCH;
-        for (uint32_t i = 0; i < m; i++) {
-            hash[i] = slu_mix64(ids[at + i]);
-            __builtin_prefetch(&x->entries[hash[i] & x->mask]);
-        }
+    for (uint32_t at = 0, turn = 0; at < n; turn = !turn) {
+        const uint64_t *hash = hashes[turn];
+        const uint32_t next = hash_some(x, ids + at + m, n - at - m, hashes[!turn]);
         for (uint32_t i = 0; i < m; i++)
             pos[i] = first_fit(s, x, hash[i]);
         for (uint32_t i = 0; i < m; i++) {
@@ -232,6 +252,8 @@ uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint
             rows[at + i] = r ? as_seen(s, r, mark) : NULL;
             found += rows[at + i] != NULL;
         }
+        at += m;
+        m = next;
     }
     return found;
 }

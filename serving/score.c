@@ -60,26 +60,6 @@ static uint32_t widest_slot(const slu_schema *schema)
     return widest;
 }
 
-/* Products of columns that all candidates share are made once, so the longest run of them is looked for. */
-static void find_shared_columns(slu_scorer *s)
-{
-    uint32_t first = 0, width = 0;
-    for (uint32_t i = 0; i < s->slots; i++) {
-        const slu_slot *slot = slu_schema_slot(s->c.schema, i);
-        if (!slot->shared && slot->width)
-            width = 0;
-        if (!slot->shared || !slot->width)
-            continue;
-        if (!width)
-            first = slot->input;
-        width += slot->width;
-        if (width > s->width) {
-            s->first = first;
-            s->width = width;
-        }
-    }
-}
-
 static bool thread_init(const slu_scorer *s, score_thread *t)
 {
     size_t ids = (size_t)CHUNK * widest_slot(s->c.schema), tasks = (size_t)CHUNK * s->T;
@@ -190,9 +170,8 @@ int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *
     s->seconds = slu_histogram("sluice_score_seconds", NULL,
                                "Time from a whole request to its answer, for requests that were answered.",
                                20e-6, 1.5, 32);
-    find_shared_columns(s);
-    if (!slu_net_shares(config->net))
-        s->width = 0;
+    if (slu_net_shares(config->net))
+        slu_schema_shared_columns(config->schema, &s->first, &s->width);
     if (!plan_weights(s) || !score_names_init(&s->names, config->options, config->schema))
         goto no_memory;
     s->threads = calloc(config->threads + 1, sizeof *s->threads);

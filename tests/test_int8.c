@@ -57,7 +57,7 @@ static bed open_bed(const uint32_t shape[5], slu_rng *r)
 
 static void prepare(bed *b)
 {
-    slu_int8_pack(b->packed, b->w, b->in, b->N);
+    slu_int8_pack(b->packed, b->w, b->in.K, b->in, b->N);
     b->weights = slu_int8_weights_at(b->packed, b->K, b->N);
     slu_int8_quantise(b->x, b->in.K, b->B, b->in, b->rows);
 }
@@ -227,6 +227,28 @@ START_TEST(test_kinds_round_alike)
 }
 END_TEST
 
+/* Two rows for one: together they are as near as a hundredth of a step of the first. */
+START_TEST(test_twice)
+{
+    slu_rng r;
+    slu_rng_seed(&r, 790);
+    for (uint32_t K = 1; K < 300; K += 13) {
+        float *x = floats(K), *rest = floats(K);
+        slu_int8_rows rows = rows_new(2, K);
+        fill(x, K, &r);
+        slu_int8_quantise_twice(x, K, rest, rows);
+        for (uint32_t k = 0; k < K; k++) {
+            double first = (double)rows.step[0] * (rows.q[k] - rows.zero[0]),
+                   both = first + (double)rows.step[1] * (rows.q[rows.ld + k] - rows.zero[1]);
+            ck_assert(fabs(both - x[k]) <= .01 * (double)rows.step[0]);
+        }
+        rows_free(rows);
+        free(x);
+        free(rest);
+    }
+}
+END_TEST
+
 START_TEST(test_rows_are_independent)
 {
     slu_rng r;
@@ -265,6 +287,7 @@ int main(void)
     tcase_add_loop_test(t, test_products, 0, SHAPES);
     tcase_add_loop_test(t, test_nothing_overflows, 0, 5);
     tcase_add_loop_test(t, test_kinds_round_alike, 0, SHAPES);
+    tcase_add_test(t, test_twice);
     tcase_add_loop_test(t, test_rows_are_independent, 0, SHAPES);
     tcase_add_test(t, test_backend_has_a_name);
     suite_add_tcase(s, t);

@@ -185,6 +185,40 @@ START_TEST(test_gathered_gradients_survive)
 }
 END_TEST
 
+/* Predictions in int8 are near those of the training pass, and nothing that is learned changes. Half of the
+ * batches share their users' columns. */
+START_TEST(test_predictions_as_served)
+{
+    const char *sets[] = {"training.batch_size=150", "training.dense_every=150", "model.towers=[64,48]"};
+    bench *fp32 = set_up(sets, 3), *int8 = set_up(sets, 3);
+    slu_error err = SLU_ERROR_INIT;
+    ck_assert_int_eq(slu_learner_predict_as_served(int8->learner, &err), 0);
+    int differ = 0, seen = 0;
+    for (int i = 0; i < 8; i++) {
+        for (int k = 0; k < 150; k++) {
+            char user[16], item[16];
+            snprintf(user, sizeof user, "u%d", i % 2 ? k * 7 % 101 : k % 3);
+            snprintf(item, sizeof item, "i%d", k * 13 % 57);
+            for (int p = 0; p < 2; p++)
+                add(p ? int8 : fp32, user, item, k % 8 == 0, SLU_SAY_LABEL, (uint8_t)(k * 5 % 7 == 0));
+        }
+        step(fp32);
+        step(int8);
+        ck_assert_int_eq(fp32->n_seen, int8->n_seen);
+        for (int k = 0; k < 2 * fp32->n_seen; k++, seen++) {
+            ck_assert_msg(fabsf(fp32->seen[k] - int8->seen[k]) < .05f, "batch %d: %g and %g", i,
+                          (double)fp32->seen[k], (double)int8->seen[k]);
+            differ += fp32->seen[k] != int8->seen[k];
+        }
+    }
+    ck_assert_int_gt(2 * differ, seen);
+    slu_hash128 a = slu_learner_dense_digest(fp32->learner), b = slu_learner_dense_digest(int8->learner);
+    ck_assert_int_eq(memcmp(&a, &b, sizeof a), 0);
+    tear_down(fp32);
+    tear_down(int8);
+}
+END_TEST
+
 /* Six batches that are large enough to be cut; the digest of all dense parameters, into which rows went too.
  */
 static slu_hash128 learn_with_threads(const char *architecture, const char *norm, int threads)
@@ -370,6 +404,7 @@ int main(void)
     tcase_add_test(c, test_predicting_only_teaches_nothing);
     tcase_add_test(c, test_dense_waits_for_enough_samples);
     tcase_add_test(c, test_gathered_gradients_survive);
+    tcase_add_test(c, test_predictions_as_served);
     tcase_add_loop_test(c, test_threads_do_not_matter, 0, 8);
     tcase_add_test(c, test_admission_counts_impressions_not_samples);
     tcase_add_test(c, test_every_architecture_and_norm_learns);

@@ -65,6 +65,34 @@ START_TEST(test_inputs_follow_slots)
 }
 END_TEST
 
+/* The run of columns without an item's that is longest, found column by column. */
+START_TEST(test_shared_columns)
+{
+    slu_options store = store_options();
+    for (int which = 0; which < 2; which++) {
+        slu_schema *s;
+        bool shared[512] = {false};
+        ck_assert_int_eq(slu_schema_new(which ? &store : &sample_options, &s, NULL), 0);
+        for (uint32_t i = 0; i < slu_schema_slots(s); i++)
+            for (uint32_t k = 0; k < slu_schema_slot(s, i)->width; k++)
+                shared[slu_schema_slot(s, i)->input + k] = slu_schema_slot(s, i)->shared;
+        uint32_t first, width, best = 0, at = 0;
+        for (uint32_t k = 0, run = 0; k < slu_schema_inputs(s); k++) {
+            run = shared[k] ? run + 1 : 0;
+            if (run > best) {
+                best = run;
+                at = k + 1 - run;
+            }
+        }
+        slu_schema_shared_columns(s, &first, &width);
+        ck_assert_uint_gt(width, 0);
+        ck_assert_uint_eq(width, best);
+        ck_assert_uint_eq(first, at);
+        slu_schema_free(s);
+    }
+}
+END_TEST
+
 START_TEST(test_sides)
 {
     ck_assert(slot("user")->shared);
@@ -398,6 +426,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_sizes);
     tcase_add_test(t, test_inputs_follow_slots);
+    tcase_add_test(t, test_shared_columns);
     tcase_add_test(t, test_sides);
     tcase_add_test(t, test_field_of_two_sides);
     tcase_add_test(t, test_tables);

@@ -8,6 +8,7 @@
 #include "model/shared.h"
 #include "model/spec.h"
 #include "store/row_expiry.h"
+#include "trainer/as_served.h"
 #include "trainer/batch_rows.h"
 #include "trainer/dense.h"
 #include "trainer/sharing.h"
@@ -35,8 +36,11 @@ struct slu_learner {
     float *labels;  /* (B, T) */
     uint8_t *says;  /* (B, T) */
     slu_sharing sharing;
-    slu_shared *shared; /* of the workspace; NULL: this network shares nothing */
-    const float **read; /* (max ids of a slot) */
+    slu_shared *shared;         /* of the workspace; NULL: this network shares nothing */
+    slu_as_served *as_served;   /* NULL: predictions are the training pass's */
+    bool as_served_due;         /* it has not seen the parameters since they stepped */
+    float *served_x, *served_y; /* (K) and (B, T) of its predictions */
+    const float **read;         /* (max ids of a slot) */
     float **write;
     float task_weight[SLU_MAX_STEPS];
 };
@@ -182,6 +186,9 @@ void slu_learner_close(slu_learner *l)
     free(l->labels);
     free(l->says);
     slu_sharing_free(&l->sharing);
+    slu_as_served_free(l->as_served);
+    free(l->served_x);
+    free(l->served_y);
     free(l->read);
     free(l->write);
     free(l);
@@ -329,10 +336,10 @@ static bool slot_is_wide(const slu_learner *l, const slu_slot *s)
     return s->table != SLU_NO_TABLE && s->wide && l->t[s->table].layout.tasks;
 }
 
-static void add_wide(slu_learner *l, const slu_batch *batch)
+/* To logits (B, T). */
+static void add_wide(slu_learner *l, const slu_batch *batch, float *logits)
 {
     uint32_t B = slu_batch_count(batch), T = l->tasks;
-    float *logits = slu_workspace_logits(l->work); /* (B, T) */
     const uint32_t *ref = l->refs;
     for (uint32_t b = 0; b < B; b++, logits += T) {
         const uint16_t *counts = slu_encoded_counts(slu_batch_at(batch, b)->x);
@@ -417,14 +424,46 @@ static void update_rows(slu_learner *l)
 
 static void step_dense(slu_learner *l, uint32_t said)
 {
-    if (slu_dense_gathered(&l->dense, said, l->pool ? slu_pool_parallel(l->pool) : NULL))
-        slu_workspace_pack(l->work, l->dense.params); /* has had its memory since the learner was opened */
+    if (!slu_dense_gathered(&l->dense, said, l->pool ? slu_pool_parallel(l->pool) : NULL))
+        return;
+    slu_workspace_pack(l->work, l->dense.params); /* has had its memory since the learner was opened */
+    l->as_served_due = true;
+}
+
+int slu_learner_predict_as_served(slu_learner *l, slu_error *err)
+{
+    l->as_served = slu_as_served_new(l->schema, l->net);
+    l->served_x = malloc(slu_net_inputs(l->net) * sizeof *l->served_x);
+    l->served_y = malloc((size_t)l->options->training.batch_size * l->tasks * sizeof *l->served_y);
+    l->as_served_due = true;
+    if (!l->as_served || !l->served_x || !l->served_y)
+        return slu_fail(err, SLU_ENOMEM, "out of memory for predictions in int8");
+    return 0;
+}
+
+/* Logits (B, T) that a scorer would answer with. The inputs are those of the pass before. */
+static const float *predict_as_served(slu_learner *l, const slu_batch *batch)
+{
+    const slu_sharing *h = &l->sharing;
+    const uint32_t K = slu_net_inputs(l->net);
+    if (l->as_served_due)
+        slu_as_served_weights(l->as_served, l->dense.params);
+    l->as_served_due = false;
+    for (uint32_t b = 0; b < slu_batch_count(batch); b++) {
+        memcpy(l->served_x, slu_workspace_x(l->work) + (size_t)b * K, K * sizeof *l->served_x);
+        if (l->shared && l->shared->n)
+            memcpy(l->served_x + h->column, l->shared->x + (size_t)h->of[b] * h->width,
+                   h->width * sizeof *l->served_x);
+        slu_as_served_logits(l->as_served, l->dense.params, l->served_x, l->served_y + (size_t)b * l->tasks);
+    }
+    add_wide(l, batch, l->served_y);
+    return l->served_y;
 }
 
 static int hand_out_predictions(slu_learner *l, const slu_batch *batch, slu_predicted_fn predicted, void *ctx,
                                 slu_error *err)
 {
-    const float *logits = slu_workspace_logits(l->work); /* (B, T) */
+    const float *logits = l->as_served ? predict_as_served(l, batch) : slu_workspace_logits(l->work);
     int rc = 0;
     for (uint32_t b = 0; b < slu_batch_count(batch) && !rc; b++, logits += l->tasks)
         if (slu_batch_at(batch, b)->arrival)
@@ -463,12 +502,12 @@ int slu_learner_step(slu_learner *l, const slu_batch *batch, int64_t now_us, slu
     bool separate = slu_net_has_batch_stats(l->net) || !*said;
     if (separate) {
         slu_net_forward(l->net, l->dense.params, l->work, B, SLU_INFER);
-        add_wide(l, batch);
+        add_wide(l, batch, slu_workspace_logits(l->work));
         rc = hand_out_predictions(l, batch, predicted, ctx, err);
     }
     if (!rc && *said) {
         slu_net_forward(l->net, l->dense.params, l->work, B, SLU_TRAIN);
-        add_wide(l, batch);
+        add_wide(l, batch, slu_workspace_logits(l->work));
         if (separate)
             slu_dense_params_changed(&l->dense); /* running statistics */
         else

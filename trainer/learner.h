@@ -30,6 +30,10 @@ void slu_learner_close(slu_learner *l);
 int slu_learner_read_ahead(slu_learner *l, slu_error *err);
 void slu_learner_expect(slu_learner *l, const slu_encoded *x);
 
+/* From now on predictions are those of a scorer in int8 (trainer/as_served.h). What is learned is the same.
+ * SLU_ENOMEM. */
+int slu_learner_predict_as_served(slu_learner *l, slu_error *err);
+
 /* Called for each arriving impression with its logits (tasks). */
 typedef int (*slu_predicted_fn)(void *ctx, slu_hash128 key, const float *logits, slu_error *err);
 /* Learns |batch| (1 .. batch_size samples). |*loss| receives the summed loss and |*said| how many samples had

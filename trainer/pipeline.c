@@ -415,6 +415,8 @@ int slu_pipeline_open(const slu_pipeline_config *config, slu_pipeline **pp, slu_
         rc = slu_joiner_new(p->options, config->schema, p->join_table, config->oracle, &out, &p->joiner, err);
     if (!rc)
         rc = slu_learner_open(p->options, config->schema, p->store, &p->learner, err);
+    if (!rc && config->predict_as_served)
+        rc = slu_learner_predict_as_served(p->learner, err);
     if (!rc && config->background)
         rc = slu_learner_read_ahead(p->learner, err);
     if (!rc)

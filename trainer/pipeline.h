@@ -37,8 +37,10 @@ typedef struct slu_pipeline_config {
     bool background; /* commits are written and rows are read ahead by a thread of the pipeline's own; else
                       * all is done by the owner's
                       */
-    const slu_clock *clock;          /* for committed_us in deltas and for metrics only */
-    int64_t eval_from_us;            /* progressive metrics count impressions from this event time on */
+    const slu_clock *clock; /* for committed_us in deltas and for metrics only */
+    bool predict_as_served; /* predictions on arrival are those of a scorer with serving.precision int8; what
+                             * is learned is the same */
+    int64_t eval_from_us;   /* progressive metrics count impressions from this event time on */
     const struct slu_oracle *oracle; /* final labels, for label_policy oracle (replay only); else NULL */
 } slu_pipeline_config;
 
