@@ -31,16 +31,27 @@ ALWAYS __m256 load_some(const float *x, uint32_t at, uint32_t n)
 /* Comparisons are the plain loop's: what is no number is passed over. */
 ALWAYS void widen(const float *x, uint32_t n, __m256 *low, __m256 *high)
 {
-    __m256 l[2] = {*low, *low}, h[2] = {*high, *high};
-    for (uint32_t i = 0; i < n; i += 2 * VECTOR) {
-        __m256 v = load_some(x, i, n), u = load_some(x, i + VECTOR, n);
+    __m256 l[4], h[4];
+    uint32_t i = 0;
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        l[k] = *low;
+        h[k] = *high;
+    }
+    for (; i + 4 * VECTOR <= n; i += 4 * VECTOR)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            const __m256 v = _mm256_loadu_ps(x + i + k * VECTOR);
+            l[k] = _mm256_min_ps(v, l[k]);
+            h[k] = _mm256_max_ps(v, h[k]);
+        }
+    for (; i < n; i += VECTOR) {
+        const __m256 v = load_some(x, i, n);
         l[0] = _mm256_min_ps(v, l[0]);
         h[0] = _mm256_max_ps(v, h[0]);
-        l[1] = _mm256_min_ps(u, l[1]);
-        h[1] = _mm256_max_ps(u, h[1]);
     }
-    *low = _mm256_min_ps(l[0], l[1]);
-    *high = _mm256_max_ps(h[0], h[1]);
+    *low = _mm256_min_ps(_mm256_min_ps(l[0], l[1]), _mm256_min_ps(l[2], l[3]));
+    *high = _mm256_max_ps(_mm256_max_ps(h[0], h[1]), _mm256_max_ps(h[2], h[3]));
 }
 
 ALWAYS float least_of(__m256 v)
@@ -63,22 +74,30 @@ ALWAYS __m256i integers(__m256 v, __m256 inverse, __m256i offset)
     return _mm256_add_epi32(_mm256_castps_si256(v), offset);
 }
 
-/* 32 values at a time, the last ones with zeros behind them. */
+/* 32 values from |at| on of n, with zeros behind them unless |whole|. */
+ALWAYS __m256i quantise_some(const bool whole, const float *x, uint32_t at, uint32_t n, __m256 inverse,
+                             __m256i offset)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works in halves */
+    __m256i v[4];
+#pragma GCC unroll 4
+    for (uint32_t k = 0; k < 4; k++) {
+        const uint32_t i = at + k * VECTOR;
+        v[k] = integers(whole ? _mm256_loadu_ps(x + i) : load_some(x, i, n), inverse, offset);
+    }
+    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    return _mm256_permutevar8x32_epi32(_mm256_min_epu8(bytes, _mm256_set1_epi8(SLU_INT8_LEVELS)), order);
+}
+
 ALWAYS void quantise(uint8_t *q, const float *x, uint32_t n, slu_int8_scale s)
 {
     const __m256 inverse = _mm256_set1_ps(s.inverse);
-    const __m256i offset = _mm256_set1_epi32(s.zero - SLU_INT8_MAGIC_BITS),
-                  most = _mm256_set1_epi8(SLU_INT8_LEVELS),
-                  order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works in halves */
-    for (uint32_t i = 0; i < n; i += 4 * VECTOR) {
-        __m256i a = integers(load_some(x, i, n), inverse, offset),
-                b = integers(load_some(x, i + VECTOR, n), inverse, offset),
-                c = integers(load_some(x, i + 2 * VECTOR, n), inverse, offset),
-                d = integers(load_some(x, i + 3 * VECTOR, n), inverse, offset);
-        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-        bytes = _mm256_permutevar8x32_epi32(_mm256_min_epu8(bytes, most), order);
-        _mm256_storeu_si256((__m256i *)(void *)(q + i), bytes);
-    }
+    const __m256i offset = _mm256_set1_epi32(s.zero - SLU_INT8_MAGIC_BITS);
+    uint32_t i = 0;
+    for (; i + 4 * VECTOR <= n; i += 4 * VECTOR)
+        _mm256_storeu_si256((__m256i *)(void *)(q + i), quantise_some(true, x, i, n, inverse, offset));
+    if (i < n)
+        _mm256_storeu_si256((__m256i *)(void *)(q + i), quantise_some(false, x, i, n, inverse, offset));
 }
 
 /* Both parts end with up to 31 bytes too many: the next part, the next row or the slack has them. */

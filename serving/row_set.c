@@ -16,8 +16,7 @@
 #define MAPPED_BYTES (64u << 10) /* indexes from here on are mapped, not allocated */
 #define FIRST_INDEX  1024u       /* entries */
 #define BATCH        32u         /* ids whose cache misses are in flight together */
-#define LINE         64u         /* of the cache */
-#define FETCHED      256u        /* bytes of a row that are called ahead; the rest follows by itself */
+#define FETCHED      128u        /* bytes of a row that are called ahead */
 #define NO_SLOT      UINT32_MAX
 
 /* Row states: the mark of a version that is not settled in the low bits, and whether this is a deletion. */
@@ -201,13 +200,13 @@ static const row *probe(const row_set *s, const row_index *x, uint64_t id, uint6
     }
 }
 
+/* Rows do not begin at lines, so a row of 16 floats is in two; a longer one's other lines follow by
+ * themselves. */
 static void prefetch_row(const row_set *s, uint32_t slot)
 {
     const char *r = (const char *)row_at(s, slot);
-    const uint32_t bytes = s->stride < FETCHED ? s->stride : FETCHED;
-    for (uint32_t at = 0; at < bytes; at += LINE)
-        __builtin_prefetch(r + at);
-    __builtin_prefetch(r + bytes - 1); /* rows do not begin at lines */
+    __builtin_prefetch(r);
+    __builtin_prefetch(r + (s->stride < FETCHED ? s->stride : FETCHED) - 1);
 }
 
 /* The first entry on the way whose tag fits: nearly always the right one. Only its row is prefetched. */
