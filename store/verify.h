@@ -2,7 +2,7 @@
  *
  * Reads every entry of every family, so every block's checksum, and checks that each value decodes, that
  * counters balance (received = learned + waiting + dead), that records, timers and messages are as many as is
- * counted, that timers lead to records, that outbox and order have no gaps, that offsets are there, and that
+ * counted, that outbox and order have no gaps, that offsets are there, and that
  * the rows add up to what the last commit says (row_sum.h). @thread any, with a store opened for reading */
 #pragma once
 #include "store/store.h"

@@ -322,8 +322,8 @@ static char said[8000];
 
 static void note_line(void *ctx, bool bad, const char *line)
 {
-    (void)ctx;
-    if (bad && strlen(said) < sizeof said / 2)
+    (void)ctx, (void)bad;
+    if (strlen(said) < sizeof said / 2)
         snprintf(said + strlen(said), sizeof said / 2, "%s\n", line);
 }
 
@@ -357,15 +357,20 @@ START_TEST(verify_finds_what_contradicts)
         slu_commit_put(c, SLU_FAMILY_OUTBOX, message, 9, "m", 1);
     put_version(c, 2);
     ck_assert_msg(verify_now(s) == 0, "%s%s", said, err.message);
+    /* The timer of steps that waited for an impression, which came and is settled: told, nothing wrong. */
+    slu_commit_delete(c, SLU_FAMILY_JOIN, value, 16);
+    slu_commit_put(c, SLU_FAMILY_JOIN, key, 16, "record", 6);
+    sample_write(c);
+    ck_assert_msg(verify_now(s) == 0, "%s%s", said, err.message);
+    ck_assert_msg(strstr(said, "timers: 1 lead to no record") != NULL, "%s", said);
     static const struct {
         const char *wrong;
         int what;
     } cases[] = {{"events: received 31", 0},
-                 {"timers: 1 lead to no record", 1},
-                 {"join: 1 entries, 3 counted", 2},
-                 {"messages before it are missing", 3},
-                 {"rows: key ", 4},
-                 {"dense: key ", 5}};
+                 {"join: 1 entries, 3 counted", 1},
+                 {"messages before it are missing", 2},
+                 {"rows: key ", 3},
+                 {"dense: key ", 4}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         slu_buf_clear(&counts);
         if (cases[i].what == 0) {
@@ -374,14 +379,11 @@ START_TEST(verify_finds_what_contradicts)
             slu_put_varint(&counts, 10);
             slu_state_put_bytes(c, "counts", counts.data, counts.len);
         } else if (cases[i].what == 1) {
-            slu_commit_delete(c, SLU_FAMILY_JOIN, value, 16);
-            slu_commit_put(c, SLU_FAMILY_JOIN, key, 16, "record", 6);
-        } else if (cases[i].what == 2) {
             slu_state_put_u64(c, "join.records", 3);
-        } else if (cases[i].what == 3) {
+        } else if (cases[i].what == 2) {
             message[8] = 7;
             slu_commit_put(c, SLU_FAMILY_OUTBOX, message, 9, "m", 1);
-        } else if (cases[i].what == 4) {
+        } else if (cases[i].what == 3) {
             slu_commit_put(c, SLU_FAMILY_ROWS, key, 12, "short", 5);
         } else {
             slu_commit_put(c, SLU_FAMILY_DENSE, "w", 1, "not floats", 10);
