@@ -84,7 +84,8 @@ start_trainer() {
     local lines
     touch "$work/trainer.log"
     lines=$(wc -l <"$work/trainer.log")
-    "$trainer" --config "$config" --set "kafka.brokers=$brokers" --set "store.path=$work/store" "$@" \
+    env LD_PRELOAD="${trainer_preload:-}" "$trainer" --config "$config" --set "kafka.brokers=$brokers" \
+        --set "store.path=$work/store" "$@" \
         >>"$work/trainer.log" 2>&1 & # not run_trainer: $! has to be the trainer itself
     trainer_pid=$!
     local end=$((SECONDS + patience))

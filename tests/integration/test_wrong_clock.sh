@@ -17,7 +17,7 @@ events_at() { # PREFIX COUNT PARTITION SHIFT_SECONDS: impressions of now, by a c
 }
 produce_at() { # the same, and stamped by that clock; brokers refuse stamps from the future themselves
     echo $(($4 < 0 ? $4 : 0)) >"$work/producer.clock"
-    events_at "$@" | FAKE_CLOCK=$work/producer.clock LD_PRELOAD="$fake" "$tool" "$brokers" produce >/dev/null
+    events_at "$@" | env FAKE_CLOCK="$work/producer.clock" LD_PRELOAD="$fake" "$tool" "$brokers" produce >/dev/null
 }
 watermark_behind() {
     metric sluice_trainer_watermark_behind_seconds
@@ -27,7 +27,7 @@ start_broker
 create_topics
 echo 0 >"$work/trainer.clock"
 begin() {
-    FAKE_CLOCK=$work/trainer.clock LD_PRELOAD="$fake" start_trainer --set kafka.topics=[events] --set join.max_behind=1m \
+    FAKE_CLOCK=$work/trainer.clock trainer_preload=$fake start_trainer --set kafka.topics=[events] --set join.max_behind=1m \
         --set join.idle_timeout=2s
 }
 begin
