@@ -50,11 +50,11 @@ build-tsan: deps
 	@test -f build-tsan/build.ninja || $(call configure,build-tsan,-DSLU_SANITIZE=tsan)
 	@cmake --build build-tsan -j $(JOBS)
 
-tsan: build-tsan ## Unit tests under ThreadSanitizer, in build-tsan/
-	@TSAN_OPTIONS='$(TSAN)' ctest --test-dir build-tsan --output-on-failure -L unit -R '$(TESTS)'
+tsan: build-tsan ## Unit tests that have threads under ThreadSanitizer, in build-tsan/
+	@TSAN_OPTIONS='$(TSAN)' ctest --test-dir build-tsan --output-on-failure -L threads -R '$(TESTS)'
 
 tsan-all: build-tsan ## The same and the daemons in integration and interop tests
-	@TSAN_OPTIONS='$(TSAN)' $(UNDER_SANITIZER) ctest --test-dir build-tsan --output-on-failure -L 'unit|integration|interop' -R '$(TESTS)'
+	@TSAN_OPTIONS='$(TSAN)' $(UNDER_SANITIZER) ctest --test-dir build-tsan --output-on-failure -L 'threads|integration|interop' -R '$(TESTS)'
 
 valgrind: build ## Unit tests under valgrind. TESTS=regex: only those
 	@command -v valgrind >/dev/null || { echo 'install valgrind first: apt-get install valgrind' >&2; exit 1; }
