@@ -5,7 +5,7 @@
 
 Ids in, probabilities out: the graph has the embedding tables (one table, all slots), the experts' first layers and the
 gates as one product, the second layers batched. int8 is ONNX Runtime's own dynamic quantisation of that graph. One
-thread, all graph optimisations. Prints JSON: median microseconds of CPU by candidates, probabilities of FILE's ids."""
+thread, all graph optimisations. Prints JSON: median and fewest microseconds of CPU by candidates, probabilities of FILE's ids."""
 import json
 import os
 import sys
@@ -93,7 +93,7 @@ def main():
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
-    us = {}
+    us, fewest = {}, {}
     for n in SIZES:
         took = []
         for i in range(runs + 3):
@@ -103,9 +103,9 @@ def main():
             session.run(None, {"ids": batch})
             if i >= 3:
                 took.append((time.process_time() - before) * 1e6)
-        us[n] = median(took)
+        us[n], fewest[n] = median(took), min(took)
     p = session.run(None, {"ids": ids})[0]
-    json.dump({"onnxruntime": ort.__version__, "us": us, "conditional": p.tolist()}, sys.stdout)
+    json.dump({"onnxruntime": ort.__version__, "us": us, "fewest": fewest, "conditional": p.tolist()}, sys.stdout)
     for f in (path + ".onnx", path + ".int8.onnx"):
         if os.path.exists(f):
             os.remove(f)
