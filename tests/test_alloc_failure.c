@@ -135,9 +135,11 @@ END_TEST
 /* ---- requests ---- */
 
 static input request;
+static slu_precision precision;
 
 static bool score(void)
 {
+    static uint32_t large[] = {64, 48}; /* layers that are worth integers */
     static slu_options options;
     slu_net *net = NULL;
     slu_model_table *table = NULL;
@@ -146,6 +148,9 @@ static bool score(void)
     slu_error err = SLU_ERROR_INIT;
     options = sample_options;
     options.serving.max_candidates = 300;
+    options.serving.precision = precision;
+    if (precision == SLU_INT8)
+        options.model.towers = large;
     slu_arena *arena = slu_arena_new(0, 16 << 20);
     int rc = arena ? slu_net_of(&options, slu_schema_inputs(schema), &net, &err) : SLU_ENOMEM;
     if (!rc)
@@ -183,6 +188,14 @@ START_TEST(score_requests)
 {
     request = seed("score/plain");
     check("score request", score);
+}
+END_TEST
+
+START_TEST(score_requests_in_int8)
+{
+    request = seed("score/plain");
+    precision = SLU_INT8;
+    check("score request in int8", score);
 }
 END_TEST
 
@@ -508,8 +521,9 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {events,         configuration, score_requests, grpc, deltas,
-                                  recorded_files, stored_values, orders,         NULL};
+    const TTest *const tests[] = {events, configuration, score_requests, score_requests_in_int8,
+                                  grpc,   deltas,        recorded_files, stored_values,
+                                  orders, NULL};
     setenv("CK_TIMEOUT_MULTIPLIER", "4", 0); /* thousands of processes */
     return run_suite("allocation failure", tests);
 }
