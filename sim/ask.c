@@ -435,10 +435,12 @@ int slu_sim_ask(int argc, char **argv)
                .world_time_us = slu_wall_us(&slu_system_clock)};
     if (time && slu_parse_time(time, &a.world_time_us)) {
         fprintf(stderr, "%s: --world-time takes a time like 2026-01-31T00:00:00Z, not '%s'\n", p, time);
+        slu_cli_free(&cli);
         return 2;
     }
     if (!tls_ca && (tls_certificate || tls_key)) {
         fprintf(stderr, "%s: --tls-cert and --tls-key have no meaning without --tls-ca\n", p);
+        slu_cli_free(&cli);
         return 2;
     }
     a.tls = (slu_client_tls_files){tls_ca, tls_certificate, tls_key};

@@ -199,6 +199,7 @@ int slu_sim_produce(int argc, char **argv)
     x.start_us = slu_wall_us(&slu_system_clock) - x.span_us - x.settle_us;
     if (begin && slu_parse_time(begin, &x.start_us)) {
         fprintf(stderr, "%s: --start takes a time like 2026-01-31T00:00:00Z, not '%s'\n", p, begin);
+        slu_cli_free(&cli);
         return 2;
     }
     run r = {0};
@@ -279,6 +280,7 @@ int slu_sim_pump(int argc, char **argv)
     uint64_t limit = (uint64_t)slu_sim_number(cli.program, "--events", events, UNLIMITED, 1, UNLIMITED);
     if (!data) {
         fprintf(stderr, "%s: --data is needed: the directory of the config's files\n", cli.program);
+        slu_cli_free(&cli);
         return 2;
     }
     run r = {0};

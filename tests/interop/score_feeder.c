@@ -25,6 +25,7 @@ typedef struct feeder {
     slu_net *net;
     slu_delta_builder *builder;
     rd_kafka_t *producer;
+    rd_kafka_mock_cluster_t *cluster; /* NULL: a real broker */
     float *dense;
     uint64_t version;
 } feeder;
@@ -45,7 +46,7 @@ static void connect_to(feeder *f, const char *brokers)
     if (!f->producer)
         die(why);
     if (!brokers) {
-        rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(f->producer, 1);
+        rd_kafka_mock_cluster_t *cluster = f->cluster = rd_kafka_mock_cluster_new(f->producer, 1);
         rd_kafka_mock_topic_create(cluster, f->options->kafka.delta_topic, 1, 1);
         brokers = rd_kafka_mock_cluster_bootstraps(cluster);
         rd_kafka_brokers_add(f->producer, brokers);
@@ -72,6 +73,8 @@ static void set_up(feeder *f, const char *config, const char *brokers)
 
 static void tear_down(feeder *f)
 {
+    if (f->cluster)
+        rd_kafka_mock_cluster_destroy(f->cluster);
     rd_kafka_destroy(f->producer);
     free(f->dense);
     slu_delta_builder_free(f->builder);
