@@ -442,7 +442,7 @@ static slu_opt table[] = {
          "limit."),
     TIME("serving.drain", O, serving.drain_us, "10s", 0, HOUR, "Longest graceful drain after SIGTERM."),
     CHOICE("serving.precision", O, serving.precision, precisions, "fp32",
-           "How the large products of a score are computed. int8: about twice as fast on CPUs with AVX2, "
+           "How the large products of a score are computed. int8: faster on CPUs with AVX2, "
            "scores differ a little (docs/performance.md)."),
     CHOICE("serving.unknown_features", O, serving.unknown_features, unknowns, "reject",
            "Requests with a feature that is not in `features`: `reject` answers INVALID_ARGUMENT, `ignore` "
