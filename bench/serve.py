@@ -4,7 +4,7 @@
 The scorer has one thread on CPU 0; h2load, broker and trainer share CPU 1, h2load first (it measures). Closed loop for
 throughput, then an open loop at half of that for latency, then the same while the trainer learns a backlog at full speed
 and the scorer applies its updates. In-process throughput is that of bench/score on CPU 0, same model, same candidates.
-CHECK=1: exit 1 when a target is missed. Run it by `make bench-serve`."""
+PRECISION=int8: what serving.precision offers. CHECK=1: exit 1 when a target is missed. Run it by `make bench-serve`."""
 import json
 import os
 import re
@@ -18,6 +18,7 @@ from system import BUILD, CONFIG, LOAD, System, median, percentile, report, wait
 SECONDS = int(os.environ.get("BENCH_SECONDS", "10"))
 RUNS = int(os.environ.get("RUNS", "3"))
 CANDIDATES = [int(c) for c in os.environ.get("CANDIDATES", "1 50 200 1000").split()]
+PRECISION = os.environ.get("PRECISION", "fp32")  # serving.precision
 CLIENTS = 4
 
 
@@ -43,7 +44,7 @@ def in_process(candidates):
     """Requests a second of the Score handler alone, from the figures of `make bench-score`; None: not measured."""
     try:
         with open(os.path.join(BUILD, "bench/score.json")) as f:
-            return 1e6 / json.load(f)["figures"]["us"]["sluice fp32"][str(candidates)]
+            return 1e6 / json.load(f)["figures"]["us"]["sluice " + PRECISION][str(candidates)]
     except (OSError, KeyError, ValueError):
         return None
 
@@ -56,7 +57,7 @@ def main():
     if not shutil.which("h2load"):
         sys.exit("bench/serve needs h2load: apt-get install nghttp2-client")
     rows, missed = [], []
-    with System(["serving.threads=1"]) as s:
+    with System(["serving.threads=1", "serving.precision=" + PRECISION]) as s:
         trainer = s.trainer(cpus="1")
         os.setpriority(os.PRIO_PROCESS, trainer.p.pid, 10)
         sent = s.events(int(os.environ.get("WARM", "60000")), cpus="1")
@@ -64,8 +65,8 @@ def main():
         received = 'sluice_trainer_events_total{state="received"}'
         wait_until("the warm model", lambda: trainer.metrics().get(received, 0) >= sent)
         wait_until("the scorer", lambda: scorer.metrics()["sluice_scorer_version"] == trainer.metrics()["sluice_trainer_version"])
-        print("scorer: %d rows, version %d; %d s a run, medians of %d" % (
-            scorer.metrics()["sluice_scorer_rows"], scorer.metrics()["sluice_scorer_version"], SECONDS, RUNS))
+        print("scorer: %s, %d rows, version %d; %d s a run, medians of %d" % (
+            PRECISION, scorer.metrics()["sluice_scorer_rows"], scorer.metrics()["sluice_scorer_version"], SECONDS, RUNS))
         print("| candidates | requests/s | candidates/s | in process | share | half load: p50 ms | p99 ms | p99.9 ms |\n"
               "|---|---|---|---|---|---|---|---|")
         for n in CANDIDATES:
@@ -109,7 +110,7 @@ def main():
         print("p99 with updates over p99 without: %.2f (median of %d pairs)" % (ratio, RUNS))
         if ratio > 1.1:
             missed.append("p99 while updates arrive is %.2f of p99 without, at most 1.1 wanted" % ratio)
-    report("serve", {"cases": rows, "updates": pairs, "ratio": ratio}, missed)
+    report("serve", {"precision": PRECISION, "cases": rows, "updates": pairs, "ratio": ratio}, missed)
 
 
 if __name__ == "__main__":
