@@ -16,7 +16,7 @@ bench=(nghttp2-client util-linux libdnnl-dev)
 wanted=()
 for group in "${@:-build}"; do
     case $group in
-    run | build | fuzz | format) declare -n list=$group && wanted+=("${list[@]}") ;;
+    run | build | fuzz | format | bench) declare -n list=$group && wanted+=("${list[@]}") ;;
     *) echo "deps.sh: no group '$group'; there are: build, run, fuzz, format, bench" >&2 && exit 2 ;;
     esac
 done
