@@ -1,6 +1,7 @@
 #include "serving/subscriber.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "serving/delta_applier.h"
 #include "serving/delta_topic.h"
 #include "serving/model_store.h"
@@ -227,6 +228,7 @@ static bool is_held(slu_subscriber *s)
 static void *run(void *arg)
 {
     slu_subscriber *s = arg;
+    slu_process_step_back(); /* news may wait a moment, requests may not */
     while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
         delta_event e = DELTA_NOTHING;
         if (is_held(s) || too_much_waits(s))

@@ -4,7 +4,8 @@
  * to the model table (serving/delta_applier.h) and writes them with their offset in one commit
  * (serving/model_store.h), so a restarted scorer continues where it stopped and an empty one becomes current
  * by the first base that it finds. While it catches up, several versions share a commit. Whatever goes wrong
- * with broker, topic, messages or disk, the model that is there keeps serving. */
+ * with broker, topic, messages or disk, the model that is there keeps serving. The thread steps back behind
+ * those that score where processors are short (slu_process_step_back). */
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"
