@@ -84,13 +84,6 @@ void slu_put_u64_be(slu_buf *b, uint64_t v)
     b->len += 8;
 }
 
-void slu_put_f32(slu_buf *b, float v)
-{
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    slu_put_u32(b, bits);
-}
-
 void slu_put_f64(slu_buf *b, double v)
 {
     uint64_t bits;
@@ -100,12 +93,8 @@ void slu_put_f64(slu_buf *b, double v)
 
 void slu_put_floats(slu_buf *b, const float *v, size_t n)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are copied as they lie in memory");
     slu_put_bytes(b, v, n * sizeof *v);
-#else
-    for (size_t i = 0; i < n; i++)
-        slu_put_f32(b, v[i]);
-#endif
 }
 
 void slu_put_varint(slu_buf *b, uint64_t v)

@@ -34,9 +34,8 @@ void slu_put_u16(slu_buf *b, uint16_t v);
 void slu_put_u32(slu_buf *b, uint32_t v);
 void slu_put_u64(slu_buf *b, uint64_t v);
 void slu_put_u64_be(slu_buf *b, uint64_t v);
-void slu_put_f32(slu_buf *b, float v);
 void slu_put_f64(slu_buf *b, double v);
-void slu_put_floats(slu_buf *b, const float *v, size_t n); /* n times slu_put_f32, at the speed of memory */
+void slu_put_floats(slu_buf *b, const float *v, size_t n); /* 4 bytes each, read by slu_get_f32 */
 void slu_put_varint(slu_buf *b, uint64_t v);
 void slu_put_str(slu_buf *b, const void *p, size_t n); /* varint length, then bytes */
 

@@ -18,7 +18,7 @@ START_TEST(test_everything_reads_back)
         slu_put_u64_be(&b, edges[i]);
         slu_put_varint(&b, edges[i]);
     }
-    slu_put_f32(&b, -0.0f);
+    slu_put_floats(&b, (const float[]){-0.0f}, 1);
     slu_put_f64(&b, 0.1);
     slu_put_floats(&b, (const float[]){1.5f, -2.25f, NAN}, 3);
     slu_put_floats(&b, NULL, 0);
@@ -56,7 +56,7 @@ START_TEST(test_known_bytes)
     slu_put_u32(&b, 0x01020304);
     slu_put_u64_be(&b, 0x0102030405060708);
     slu_put_varint(&b, 300);
-    slu_put_f32(&b, 1.0f);
+    slu_put_floats(&b, (const float[]){1.0f}, 1);
     static const uint8_t expected[] = {4, 3, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0xac, 2, 0, 0, 0x80, 0x3f};
     ck_assert_uint_eq(b.len, sizeof expected);
     ck_assert_mem_eq(b.data, expected, sizeof expected);
