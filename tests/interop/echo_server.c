@@ -77,6 +77,17 @@ static slu_grpc_status score(void *ctx, slu_grpc_call *call)
     return SLU_GRPC_OK;
 }
 
+/* A pipe, not sigwait: libraries start threads before main does anything (OpenBLAS), which block no signal,
+ * so that one would kill the process whenever main is not waiting for it. */
+static int signals[2];
+
+static void note_signal(int number)
+{
+    unsigned char byte = (unsigned char)number;
+    if (write(signals[1], &byte, 1) != 1)
+        _exit(4);
+}
+
 int main(int argc, char **argv)
 {
     char listen[32];
@@ -91,13 +102,15 @@ int main(int argc, char **argv)
                                        {"/sluice.test.Echo/Echo", echo, NULL},
                                        {"/sluice.test.Echo/Sleep", nap, NULL},
                                        {NULL, NULL, NULL}};
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGUSR2);
-    sigprocmask(SIG_BLOCK, &set, NULL);
+    if (pipe(signals)) {
+        perror("pipe");
+        return 1;
+    }
+    struct sigaction act = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGUSR1, &act, NULL);
+    sigaction(SIGUSR2, &act, NULL);
     slu_error err = SLU_ERROR_INIT;
     slu_grpc_server *s;
     if (slu_grpc_server_start(&opts, methods, &s, &err)) {
@@ -107,9 +120,9 @@ int main(int argc, char **argv)
     slu_grpc_server_set_serving(s, true);
     printf("port=%d\n", slu_grpc_server_port(s));
     fflush(stdout);
-    int signal;
-    while (!sigwait(&set, &signal) && signal != SIGTERM && signal != SIGINT)
-        slu_grpc_server_set_serving(s, signal == SIGUSR2);
+    unsigned char number;
+    while (read(signals[0], &number, 1) == 1 && number != SIGTERM && number != SIGINT)
+        slu_grpc_server_set_serving(s, number == SIGUSR2);
     uint32_t cut = slu_grpc_server_drain(s, 5 * SLU_SECOND_US);
     slu_grpc_server_free(s);
     return cut ? 3 : 0;

@@ -29,22 +29,15 @@ def raw(channel, path):
 
 class Interop(unittest.TestCase):
     def setUp(self):
-        self.ended = False
         self.server = subprocess.Popen([SERVER, "0", "2"], stdout=subprocess.PIPE, text=True)
         self.address = "127.0.0.1:" + self.server.stdout.readline().strip().split("=")[1]
         self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", 64 << 20)])
 
     def tearDown(self):
         self.channel.close()
-        self.end()
+        self.server.terminate()
         self.assertEqual(self.server.wait(WAIT), 0, "the server drains and ends well")
         self.server.stdout.close()
-
-    def end(self):
-        """Once: a second SIGTERM would kill a server that is already on its way out."""
-        if not self.ended:
-            self.server.terminate()
-        self.ended = True
 
     def fails(self, code, call, *args, **kw):
         with self.assertRaises(grpc.RpcError) as caught:
@@ -146,7 +139,7 @@ class Interop(unittest.TestCase):
         self.assertEqual(next(watch).status, status.NOT_SERVING)
         self.server.send_signal(signal.SIGUSR2)
         self.assertEqual(next(watch).status, status.SERVING)
-        self.end()
+        self.server.terminate()
         self.assertEqual(next(watch).status, status.NOT_SERVING)
         self.assertEqual(self.fails_next(watch), grpc.StatusCode.UNAVAILABLE)
 
@@ -190,7 +183,7 @@ class Interop(unittest.TestCase):
         sleep(b"", timeout=WAIT)
         call = sleep.future(b"x" * 400, timeout=WAIT)
         time.sleep(.1)
-        self.end()
+        self.server.terminate()
         self.assertEqual(call.result(), b"")
 
     def test_idle_costs_nothing(self):
