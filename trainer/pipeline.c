@@ -8,10 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bounds what gathers between two commits when event time leaps, and how long the record behind a leap waits:
- * windows close about as fast as records come, so neither stands still for the other. Part of what is
- * learned: another number closes windows elsewhere. */
-enum { TIMERS_PER_RECORD = 64 };
+/* Bounds what gathers between two commits when event time leaps, and how long the record behind a leap waits.
+ * An event closes few, twice what an impression can ever arm, so that reading goes on at a good pace while
+ * many are due; records that bring nothing close more. Part of what is learned: other numbers close windows
+ * elsewhere. */
+enum { TIMERS_PER_EVENT = 2 * SLU_MAX_STEPS, TIMERS_PER_RECORD = 64 };
 
 /* ---- learning ---- */
 
@@ -136,7 +137,7 @@ static bool batch_is_old(const slu_pipeline *p, int64_t opened_us)
 
 /* Event time has moved: a batch that is old enough is learned, windows close. Done before the event that
  * moved it is looked at, so that it is predicted with all that could be known. */
-static int advance(slu_pipeline *p, slu_error *err)
+static int advance(slu_pipeline *p, uint32_t most, slu_error *err)
 {
     int64_t opened = slu_batch_opened_us(p->batch);
     int rc = 0;
@@ -144,7 +145,7 @@ static int advance(slu_pipeline *p, slu_error *err)
         rc = learn(p, err);
     int64_t watermark = slu_watermark_now(p->watermark);
     if (!rc && watermark != INT64_MIN)
-        rc = slu_joiner_advance(p->joiner, watermark, TIMERS_PER_RECORD, err);
+        rc = slu_joiner_advance(p->joiner, watermark, most, err);
     return rc;
 }
 
@@ -189,7 +190,7 @@ static int take_event(slu_pipeline *p, const slu_record *r, const slu_event *e, 
                       slu_dead_reason *why, slu_error *err)
 {
     slu_watermark_event(p->watermark, r->partition, e->time_us);
-    int rc = advance(p, err);
+    int rc = advance(p, TIMERS_PER_EVENT, err);
     if (rc)
         return rc;
     int64_t watermark = slu_watermark_now(p->watermark);
@@ -236,7 +237,7 @@ static int feed_event(slu_pipeline *p, const slu_partition *part, const slu_reco
     int rc = 0;
     if (why != SLU_DEAD_NONE) {
         slu_watermark_unusable(p->watermark, r->partition);
-        rc = advance(p, err);
+        rc = advance(p, TIMERS_PER_EVENT, err);
     } else {
         rc = take_event(p, r, &event, arrival, &why, err);
         message = explain(why);
@@ -269,10 +270,10 @@ int slu_pipeline_feed(slu_pipeline *p, const slu_partition *part, const slu_reco
         return feed_event(p, part, r, err);
     case SLU_RECORD_IDLE:
         slu_watermark_idle(p->watermark, r->partition);
-        return advance(p, err);
+        return advance(p, TIMERS_PER_RECORD, err);
     case SLU_RECORD_FLUSH: {
         int rc = learn(p, err);
-        return rc ? rc : advance(p, err);
+        return rc ? rc : advance(p, TIMERS_PER_RECORD, err);
     }
     case SLU_RECORD_CLOCK:
         slu_watermark_clock(p->watermark, r->arrival_us);
@@ -378,7 +379,7 @@ static int retire_partitions(slu_pipeline *p, slu_error *err)
         if (p->order)
             slu_order_log_add(p->order, &r, &part);
         p->changed = true;
-        rc = advance(p, err);
+        rc = advance(p, TIMERS_PER_EVENT, err);
     }
     return rc;
 }

@@ -66,7 +66,7 @@ int slu_pipeline_commit_begin(slu_pipeline *p, slu_error *err);
  * memory and what a crash costs have their bounds. */
 int slu_pipeline_commit_poll(slu_pipeline *p, slu_error *err);
 bool slu_pipeline_committing(const slu_pipeline *p); /* begun and not settled */
-/* True when windows are due that the last record left open: one record closes some thousand at most, so that
+/* True when windows are due that the last record left open: one record closes some dozens at most, so that
  * a leap of event time fits into memory, and the next records go on. Where none come the caller feeds
  * SLU_RECORD_FLUSH. */
 bool slu_pipeline_more_due(const slu_pipeline *p);

@@ -12,7 +12,7 @@ NOTHING = -(1 << 63)
 DAY = 86400 * 10**6
 CLOCK_GRAIN = 10**6
 MOST_ORPHANS = 16
-MOST_CLOSED = 64  # timers that one record sets off; the next ones go on
+EVENT_CLOSES, RECORD_CLOSES = 16, 64  # timers that an event, and a record without one, sets off; the next ones go on
 
 
 class Rules:
@@ -131,8 +131,8 @@ class Fates:
         heapq.heappush(self.timers, (max(deadline, 0), self.armed, impression))
         return self.armed
 
-    def _advance(self):
-        for _ in range(MOST_CLOSED):
+    def _advance(self, most):
+        for _ in range(most):
             if not self.timers or self.timers[0][0] > self.watermark:
                 return
             _, sequence, impression = heapq.heappop(self.timers)
@@ -211,7 +211,7 @@ class Fates:
         partition.newest = max(partition.newest, time)
         partition.usable = partition.arrival
         self._recompute()
-        self._advance()
+        self._advance(EVENT_CLOSES)
         if not is_step:
             return self._impression(impression, time)
         record = self.waiting.get(impression)
@@ -228,7 +228,7 @@ class Fates:
             event = self._open(arrival, value)
         except Refused as refused:
             self._recompute()
-            self._advance()
+            self._advance(EVENT_CLOSES)
             return str(refused)
         why = self._take(partition, event)
         return "behind" if why == "late" and partition.behind(self.rules.max_behind) else why
@@ -241,9 +241,9 @@ class Fates:
         elif kind == IDLE:
             partition.idle = True
             self._recompute()
-            self._advance()
+            self._advance(RECORD_CLOSES)
         elif kind == FLUSH:
-            self._advance()
+            self._advance(RECORD_CLOSES)
         elif kind == CLOCK:
             self.clock = time
         elif kind == END:

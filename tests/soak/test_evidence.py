@@ -77,11 +77,13 @@ class FatesTest(unittest.TestCase):
 
 
     def test_a_leap_closes_some_windows_at_a_time(self):
-        f, n = fates.Fates(RULES), fates.MOST_CLOSED + 5
+        f, n = fates.Fates(RULES), fates.EVENT_CLOSES + fates.RECORD_CLOSES + 5
         for i in range(n):
             f.feed(fates.EVENT, "t", 0, i, T + 10**6, impression("i%d" % i, 1000))
         f.feed(fates.EVENT, "t", 0, n, T + 10**9, impression("late", 10**9))
-        self.assertEqual(f.learned, fates.MOST_CLOSED)
+        self.assertEqual(f.learned, fates.EVENT_CLOSES)
+        f.feed(fates.FLUSH, "", 0)
+        self.assertEqual(f.learned, fates.EVENT_CLOSES + fates.RECORD_CLOSES)
         f.feed(fates.FLUSH, "", 0)
         self.assertEqual(f.learned, n)
 
