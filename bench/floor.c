@@ -1,4 +1,5 @@
 #include "bench/floor.h"
+#include "base/cache_line.h"
 #include "bench/measure.h"
 #include "model/gemm.h"
 #include <cblas.h>
@@ -44,7 +45,7 @@ static size_t parameters(void)
 
 static float *filled(size_t n)
 {
-    float *p = aligned_alloc(64, (n * sizeof *p + 63) & ~(size_t)63);
+    float *p = slu_cache_lines_alloc(n * sizeof *p);
     must(p != NULL, "out of memory");
     for (size_t i = 0; i < n; i++)
         p[i] = (float)(i % 97) * 0.01f - 0.5f;

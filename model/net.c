@@ -1,4 +1,5 @@
 #include "model/net.h"
+#include "base/cache_line.h"
 #include "base/digest.h"
 #include "base/rng.h"
 #include "base/text.h"
@@ -173,7 +174,7 @@ void slu_net_init(const slu_net *n, float *params)
 /* Buffers start at cache lines. */
 static size_t aligned(size_t floats)
 {
-    return (floats + 15) & ~(size_t)15;
+    return slu_cache_lines(floats * sizeof(float)) / sizeof(float);
 }
 
 slu_workspace *slu_workspace_new(const slu_net *n, uint32_t max_rows, bool train)
@@ -192,7 +193,7 @@ slu_workspace *slu_workspace_new(const slu_net *n, uint32_t max_rows, bool train
     w->train = train;
     w->value = calloc(g->n_buffers, sizeof *w->value);
     w->grad = train ? calloc(g->n_buffers, sizeof *w->grad) : NULL;
-    w->block = aligned_alloc(64, floats * sizeof *w->block / 64 * 64 + 64);
+    w->block = slu_cache_lines_alloc(floats * sizeof *w->block);
     if (!w->value || (train && !w->grad) || !w->block) {
         slu_workspace_free(w);
         return NULL;
@@ -342,7 +343,7 @@ int slu_workspace_pack(slu_workspace *w, const float *params)
     if (!slu_gemm_packs() || !g->packed_all)
         return 0;
     if (!w->own_packed)
-        w->own_packed = aligned_alloc(64, aligned(g->packed_all) * sizeof *w->own_packed);
+        w->own_packed = slu_cache_lines_alloc(g->packed_all * sizeof *w->own_packed);
     w->packed = w->own_packed;
     if (!w->packed)
         return SLU_ENOMEM;

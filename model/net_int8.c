@@ -1,4 +1,5 @@
 #include "model/net_int8.h"
+#include "base/cache_line.h"
 #include "model/activation.h"
 #include "model/int8.h"
 #include "model/ops.h"
@@ -185,11 +186,6 @@ void slu_net_int8_pack(const slu_net_int8 *q, const float *params, float *packed
 
 /* ---- workspaces ---- */
 
-static size_t line(size_t bytes)
-{
-    return (bytes + 63) & ~(size_t)63;
-}
-
 static slu_int8_rows rows_from(slu_int8_rows x, uint32_t row)
 {
     return (slu_int8_rows){x.q + (size_t)row * x.ld, x.ld, x.step + row, x.zero + row};
@@ -204,7 +200,7 @@ typedef struct block {
 static char *take(block *b, size_t bytes)
 {
     char *piece = b->base ? b->base + b->used : NULL;
-    b->used += line(bytes);
+    b->used += slu_cache_lines(bytes);
     return piece;
 }
 
@@ -225,7 +221,7 @@ static float *take_floats(block *b, size_t floats)
 static size_t scratch_at(slu_int8_scratch *t, char *base, const slu_net_int8 *q, uint32_t max_rows)
 {
     const uint32_t columns = q->widest_step > q->width ? q->widest_step : q->width;
-    block b = {base, line(sizeof *t)};
+    block b = {base, slu_cache_lines(sizeof *t)};
     *t = (slu_int8_scratch){.q = q, .columns = columns};
     t->x = take_rows(&b, max_rows, q->widest_in);
     t->hidden = take_rows(&b, BLOCK, q->widest);
@@ -241,7 +237,7 @@ int slu_workspace_int8(slu_workspace *w, const slu_net_int8 *q)
     assert(!w->train && !w->int8 && q->net == w->net);
     assert(w->shared.width == q->width && (!q->width || w->shared.first == q->first));
     slu_int8_scratch t;
-    char *p = aligned_alloc(64, scratch_at(&t, NULL, q, w->max_rows));
+    char *p = slu_cache_lines_alloc(scratch_at(&t, NULL, q, w->max_rows));
     if (!p)
         return SLU_ENOMEM;
     scratch_at(&t, p, q, w->max_rows);

@@ -1,4 +1,5 @@
 #include "serving/model_table.h"
+#include "base/cache_line.h"
 #include "serving/row_set.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -194,16 +195,17 @@ size_t slu_model_dense(const slu_model_table *t)
 
 /* ---- the dense vector ---- */
 
+/* Whole cache lines, in floats. */
 static size_t line_of(size_t floats)
 {
-    return (floats + 15) & ~(size_t)15;
+    return slu_cache_lines(floats * sizeof(float)) / sizeof(float);
 }
 
 /* A copy of |from| (zeros: NULL) with what is derived from it. NULL: out of memory. */
 static float *dense_new(const slu_model_table *t, const float *from)
 {
     size_t head = line_of(t->dense), floats = head + line_of(t->derived) + 16;
-    float *dense = aligned_alloc(64, floats * sizeof *dense);
+    float *dense = slu_cache_lines_alloc(floats * sizeof *dense);
     if (!dense)
         return NULL;
     if (from)

@@ -1,4 +1,5 @@
 #include "serving/score.h"
+#include "base/cache_line.h"
 #include "base/metrics.h"
 #include "feature/encode.h"
 #include "model/gemm.h"
@@ -67,7 +68,7 @@ static bool thread_init(const slu_scorer *s, score_thread *t)
     t->encoder = slu_encoder_new(s->c.schema);
     t->work = slu_workspace_new(s->c.net, CHUNK, false);
     t->fields = calloc(s->fields + 1, sizeof *t->fields);
-    t->encoded = aligned_alloc(64, ((size_t)CHUNK * s->stride + 63) & ~(size_t)63);
+    t->encoded = slu_cache_lines_alloc((size_t)CHUNK * s->stride);
     t->at = calloc(CHUNK, sizeof *t->at);
     t->ids = calloc(ids, sizeof *t->ids);
     t->rows = calloc(ids, sizeof *t->rows);

@@ -1,4 +1,5 @@
 /* What evaluation predicts in int8 is what a scorer computes, bit for bit. */
+#include "base/cache_line.h"
 #include "model/net_int8.h"
 #include "model/shared.h"
 #include "model/spec.h"
@@ -23,12 +24,12 @@ static void as_a_request(const slu_schema *schema, const slu_net *net, float *pa
     slu_net_int8 *q = slu_net_int8_new(net, first, width);
     slu_workspace *w = slu_workspace_new(net, B, false);
     slu_shared *s = slu_workspace_share(w, first, width);
-    float *packed = aligned_alloc(64, slu_net_int8_packed(q) * sizeof *packed), *fp32 = NULL;
+    float *packed = slu_cache_lines_alloc(slu_net_int8_packed(q) * sizeof *packed), *fp32 = NULL;
     s->n = 1;
     s->of = zeros;
     memcpy(s->x, x + first, width * sizeof *x);
     if (slu_net_packed(net)) {
-        fp32 = aligned_alloc(64, (slu_net_packed(net) * sizeof *fp32 + 63) & ~(size_t)63);
+        fp32 = slu_cache_lines_alloc(slu_net_packed(net) * sizeof *fp32);
         slu_net_pack(net, params, fp32);
         slu_workspace_use_packed(w, fp32);
     }

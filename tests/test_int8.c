@@ -1,3 +1,4 @@
+#include "base/cache_line.h"
 #include "model/int8.h"
 #include "tests/numeric.h"
 #include <string.h>
@@ -25,7 +26,7 @@ typedef struct bed {
 static slu_int8_rows rows_new(uint32_t B, uint32_t K)
 {
     uint32_t ld = slu_int8_row(K);
-    slu_int8_rows r = {aligned_alloc(64, ((size_t)B * ld + SLU_INT8_SLACK + 63) / 64 * 64), ld, floats(B),
+    slu_int8_rows r = {slu_cache_lines_alloc((size_t)B * ld + SLU_INT8_SLACK), ld, floats(B),
                        calloc(B, sizeof(int32_t))};
     ck_assert(r.q && r.zero);
     memset(r.q, 0xee, (size_t)B * ld + SLU_INT8_SLACK);

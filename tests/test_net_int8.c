@@ -1,3 +1,4 @@
+#include "base/cache_line.h"
 #include "model/int8.h"
 #include "model/net_int8.h"
 #include "model/shared.h"
@@ -25,7 +26,7 @@ static uint32_t between(slu_rng *r, uint32_t low, uint32_t high)
 
 static float *lines(size_t n)
 {
-    float *p = aligned_alloc(64, n * sizeof *p / 64 * 64 + 64);
+    float *p = slu_cache_lines_alloc(n * sizeof *p);
     ck_assert_ptr_nonnull(p);
     return p;
 }

@@ -1,4 +1,5 @@
 /* Score: the batched answer against one candidate at a time, and everything that a client can get wrong. */
+#include "base/cache_line.h"
 #include "base/metrics.h"
 #include "model/pooling.h"
 #include "tests/score_fixture.h"
@@ -153,7 +154,7 @@ static void reference(score_fixture *f, slu_model_reader *reader, const slu_valu
                       double *conditional, double *entire)
 {
     slu_encoder *encoder = slu_encoder_new(f->schema);
-    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(f->schema) + 63) & ~(size_t)63);
+    slu_encoded *e = slu_cache_lines_alloc(slu_encoded_max(f->schema));
     slu_workspace *w = slu_workspace_new(f->net, 1, false);
     uint32_t T = slu_net_tasks(f->net);
     double wide[SLU_MAX_STEPS] = {0};
@@ -236,7 +237,7 @@ static const uint32_t sizes[] = {1, 2, 7, 64, 255, 256, 257, 700};
 static void add_all_rows(score_fixture *f, const sample_request *r)
 {
     slu_encoder *encoder = slu_encoder_new(f->schema);
-    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(f->schema) + 63) & ~(size_t)63);
+    slu_encoded *e = slu_cache_lines_alloc(slu_encoded_max(f->schema));
     slu_values fields[MAX_FIELDS];
     for (uint32_t c = 0; c < r->candidates; c++) {
         merged(r, f->schema, c, fields);

@@ -1,5 +1,6 @@
 /* Scores in int8 through the whole Score method: near fp32's, and the same for a candidate whoever is scored
  * with it. */
+#include "base/cache_line.h"
 #include "tests/score_fixture.h"
 #include "tests/suite.h"
 
@@ -41,7 +42,7 @@ static void fill_sample(sample *s, slu_rng *r)
 static void add_rows(score_fixture *f, const sample *s)
 {
     slu_encoder *encoder = slu_encoder_new(f->schema);
-    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(f->schema) + 63) & ~(size_t)63);
+    slu_encoded *e = slu_cache_lines_alloc(slu_encoded_max(f->schema));
     slu_value v[ITEM_FIELDS + 1];
     slu_values fields[64] = {0};
     for (int i = 0; i < MOST; i++) {

@@ -1,4 +1,5 @@
 /* Score while versions are published under its eyes: every answer is one version's, whole. */
+#include "base/cache_line.h"
 #include "tests/score_fixture.h"
 #include "tests/suite.h"
 #include <pthread.h>
@@ -45,7 +46,7 @@ static void make_request(faces *t)
     Sluice__V1__SharedFeature shared = SLUICE__V1__SHARED_FEATURE__INIT, *shareds[] = {&shared};
     Sluice__V1__ScoreRequest m = SLUICE__V1__SCORE_REQUEST__INIT;
     slu_encoder *encoder = slu_encoder_new(s);
-    slu_encoded *e = aligned_alloc(64, (slu_encoded_max(s) + 63) & ~(size_t)63);
+    slu_encoded *e = slu_cache_lines_alloc(slu_encoded_max(s));
     slu_values *fields = calloc(slu_schema_fields(s), sizeof *fields);
     int user = slu_schema_field_find(s, "user", 4), item = slu_schema_field_find(s, "item", 4);
     slu_value u = slu_text_value(user_text, 2), v;

@@ -235,7 +235,6 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {test_readers_are_told, test_order_is_kept, test_readers_beside,
-                                         NULL};
+    const TTest *const tests[] = {test_readers_are_told, test_order_is_kept, test_readers_beside, NULL};
     return run_suite("store_closed", tests);
 }

@@ -1,4 +1,5 @@
 #include "trainer/as_served.h"
+#include "base/cache_line.h"
 #include "model/net_int8.h"
 #include "model/shared.h"
 #include <stdlib.h>
@@ -13,11 +14,6 @@ struct slu_as_served {
     float *fp32, *int8; /* packed weights; fp32 is NULL where nothing packs */
 };
 
-static float *lines(size_t floats)
-{
-    return aligned_alloc(64, (floats * sizeof(float) + 64) & ~(size_t)63);
-}
-
 slu_as_served *slu_as_served_new(const slu_schema *schema, const slu_net *net)
 {
     static const uint32_t zero;
@@ -30,8 +26,8 @@ slu_as_served *slu_as_served_new(const slu_schema *schema, const slu_net *net)
     s->q = slu_net_int8_new(net, s->first, s->width);
     s->work = slu_workspace_new(net, 1, false);
     s->shared = s->work && s->width ? slu_workspace_share(s->work, s->first, s->width) : NULL;
-    s->fp32 = slu_net_packed(net) ? lines(slu_net_packed(net)) : NULL;
-    s->int8 = s->q ? lines(slu_net_int8_packed(s->q)) : NULL;
+    s->fp32 = slu_net_packed(net) ? slu_cache_lines_alloc(slu_net_packed(net) * sizeof *s->fp32) : NULL;
+    s->int8 = s->q ? slu_cache_lines_alloc(slu_net_int8_packed(s->q) * sizeof *s->int8) : NULL;
     if (!s->q || !s->work || !s->int8 || (s->width && !s->shared) || (slu_net_packed(net) && !s->fp32) ||
         slu_workspace_int8(s->work, s->q)) {
         slu_as_served_free(s);
