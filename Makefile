@@ -56,9 +56,9 @@ tsan: build-tsan ## Unit tests that have threads under ThreadSanitizer, in build
 tsan-all: build-tsan ## The same and the daemons in integration and interop tests
 	@TSAN_OPTIONS='$(TSAN)' $(UNDER_SANITIZER) ctest --test-dir build-tsan --output-on-failure -L 'threads|integration|interop' -R '$(TESTS)'
 
-valgrind: build ## Unit tests under valgrind. TESTS=regex: only those
+valgrind: build ## Unit tests under valgrind, JOBS at a time (hours). TESTS=regex: only those
 	@command -v valgrind >/dev/null || { echo 'install valgrind first: apt-get install valgrind' >&2; exit 1; }
-	@deploy/valgrind.sh $(BUILD) '$(TESTS)'
+	@JOBS=$(JOBS) deploy/valgrind.sh $(BUILD) '$(TESTS)'
 
 soak-faults: build ## A kill, an error, a torn write and a power cut at every file call of a short run of a store (hours). MINUTES=15: as many as fit, chosen by SEED
 	@SLU_TEST_TIMEOUT=86400 $(if $(MINUTES),SLU_FAULT_SECONDS=$$(( $(MINUTES) * 60 )),SLU_FAULT_EVERY=1) $(if $(SEED),SLU_TEST_SEED=$(SEED)) $(BUILD)/tests/test_store_faults
