@@ -259,13 +259,22 @@ uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint
 
 /* ---- the writer: memory ---- */
 
+/* What |l| has room for once |n| have it. */
+static size_t list_cap(const slot_list *l, size_t n)
+{
+    if (n <= l->cap)
+        return l->cap;
+    size_t cap = l->cap ? l->cap * 2 : 256;
+    while (cap < n)
+        cap *= 2;
+    return cap;
+}
+
 static bool list_reserve(slot_list *l, size_t n)
 {
     if (n <= l->cap)
         return true;
-    size_t cap = l->cap ? l->cap * 2 : 256;
-    while (cap < n)
-        cap *= 2;
+    const size_t cap = list_cap(l, n);
     uint32_t *slots = realloc(l->slots, cap * sizeof *slots);
     if (!slots)
         return false;
@@ -290,12 +299,25 @@ static void list_move(slot_list *to, slot_list *from)
     from->n = 0;
 }
 
-/* Room for one more change in every list, so that settling, undoing and reclaiming cannot fail. */
+/* What the lists must have room for so that one more change, and then settling, undoing and reclaiming,
+ * cannot fail. */
+typedef struct list_needs {
+    size_t fresh, replaced, waiting, free;
+} list_needs;
+
+static list_needs needs_of(const row_set *s)
+{
+    return (list_needs){.fresh = s->fresh.n + 1,
+                        .replaced = s->replaced.n + 1,
+                        .waiting = s->waiting.n + s->fresh.n + 2,
+                        .free = s->free.n + s->waiting.n + s->replaced.n + s->fresh.n + 3};
+}
+
 static bool reserve(row_set *s)
 {
-    return list_reserve(&s->fresh, s->fresh.n + 1) && list_reserve(&s->replaced, s->replaced.n + 1) &&
-           list_reserve(&s->waiting, s->waiting.n + s->fresh.n + 2) &&
-           list_reserve(&s->free, s->free.n + s->waiting.n + s->replaced.n + s->fresh.n + 3);
+    const list_needs n = needs_of(s);
+    return list_reserve(&s->fresh, n.fresh) && list_reserve(&s->replaced, n.replaced) &&
+           list_reserve(&s->waiting, n.waiting) && list_reserve(&s->free, n.free);
 }
 
 static int out_of_memory(const row_set *s, slu_error *err)
@@ -560,15 +582,26 @@ static uint64_t touched(const row_set *s, uint64_t slots)
     return (slots * s->stride + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 }
 
+static size_t list_slots(const row_set *s)
+{
+    return s->free.cap + s->fresh.cap + s->replaced.cap + s->waiting.cap;
+}
+
+static size_t list_slots_next(const row_set *s)
+{
+    const list_needs n = needs_of(s);
+    return list_cap(&s->free, n.free) + list_cap(&s->fresh, n.fresh) + list_cap(&s->replaced, n.replaced) +
+           list_cap(&s->waiting, n.waiting);
+}
+
 uint64_t row_set_bytes(const row_set *s)
 {
-    size_t lists = s->free.cap + s->fresh.cap + s->replaced.cap + s->waiting.cap;
-    return touched(s, s->slots) + s->index_bytes + s->retired_bytes + lists * sizeof(uint32_t);
+    return touched(s, s->slots) + s->index_bytes + s->retired_bytes + list_slots(s) * sizeof(uint32_t);
 }
 
 uint64_t row_set_next_bytes(const row_set *s)
 {
-    uint64_t need = 0;
+    uint64_t need = (list_slots_next(s) - list_slots(s)) * sizeof(uint32_t);
     if (!s->free.n)
         need += touched(s, s->slots + 1ull) - touched(s, s->slots);
     if (index_is_full(s))
