@@ -1,10 +1,8 @@
-/* The order of records: what is recorded comes back, in few bytes; bytes that are damaged are refused; the
- * log in the store is part of each commit and bounded. */
+/* The order of records: what is recorded comes back, in few bytes; bytes that are damaged are refused. */
 #include "base/rng.h"
-#include "store/state.h"
 #include "tests/pipeline_sample.h"
 #include "tests/suite.h"
-#include "trainer/order_log.h"
+#include "trainer/order.h"
 
 #define SEED 11
 #define N    20000
@@ -209,116 +207,7 @@ START_TEST(test_damaged)
 }
 END_TEST
 
-/* ---- the log in a store ---- */
-
-static bool has(slu_store *s, uint64_t version)
-{
-    uint8_t key[8];
-    slu_buf value = SLU_BUF_INIT;
-    slu_error err = SLU_ERROR_INIT;
-    slu_order_key(version, key);
-    int rc = slu_store_get(s, SLU_FAMILY_ORDER, key, sizeof key, &value, &err);
-    ck_assert(rc == 0 || rc == SLU_ENOTFOUND);
-    slu_buf_free(&value);
-    return !rc;
-}
-
-/* One commit of 100 events of 100 runs: a bit over 200 bytes. */
-static void commit(slu_store *s, slu_order_log *l, uint64_t version)
-{
-    slu_commit *c = slu_commit_begin(s);
-    for (uint32_t i = 0; i < 100; i++) {
-        slu_record r = event(i % 2, (int64_t)(version * 100 + i));
-        slu_order_log_add(l, &r, &parts[i % 2]);
-    }
-    OK(slu_order_log_flush(l, c, version, err));
-    OK(slu_commit_write(c, err));
-    slu_order_log_committed(l);
-    slu_commit_abandon(c);
-}
-
-START_TEST(test_log_is_bounded)
-{
-    slu_options *options = sample_options(NULL, 0);
-    slu_schema *schema = sample_schema(options);
-    char *directory = sample_directory();
-    slu_store *s = sample_store(directory, schema);
-    slu_order_log *l;
-    OK(slu_order_log_open(s, 4000, 7, &l, err));
-    char before[33], after[33];
-    OK(slu_store_digest(s, SLU_MODEL_FAMILIES, before, err));
-    for (uint64_t v = 1; v <= 5; v++)
-        commit(s, l, v);
-    ck_assert(has(s, 1) && has(s, 5));
-    for (uint64_t v = 6; v <= 100; v++)
-        commit(s, l, v);
-    ck_assert(!has(s, 1) && !has(s, 80) && has(s, 95) && has(s, 100));
-    OK(slu_store_digest(s, SLU_MODEL_FAMILIES, after, err));
-    ck_assert_str_eq(before, after);
-    slu_order_log_close(l);
-
-    /* A smaller limit is reached over time; off keeps nothing. */
-    OK(slu_order_log_open(s, 500, 7, &l, err));
-    commit(s, l, 101);
-    ck_assert(!has(s, 99) && has(s, 101));
-    slu_order_log_close(l);
-    OK(slu_order_log_open(s, 0, 7, &l, err));
-    commit(s, l, 102);
-    ck_assert(!has(s, 101) && !has(s, 102));
-    slu_order_log_close(l);
-    OK(slu_order_log_open(s, 1, 7, &l, err)); /* the newest stays in any case */
-    commit(s, l, 103);
-    ck_assert(has(s, 103));
-    slu_order_log_close(l);
-    slu_store_close(s);
-    sample_remove(directory);
-    slu_schema_free(schema);
-    slu_options_free(options);
-}
-END_TEST
-
-static uint64_t other_config(slu_store *s, uint64_t from, uint64_t until, uint64_t config, uint64_t *other)
-{
-    uint64_t version;
-    OK(slu_order_other_config(s, from, until, config, &version, other, err));
-    return version;
-}
-
-/* Versions 1, 2 under 7; 3, 4 under 8; 5 under 8 again after a restart; 6 under 7. */
-START_TEST(test_log_knows_configurations)
-{
-    slu_options *options = sample_options(NULL, 0);
-    slu_schema *schema = sample_schema(options);
-    char *directory = sample_directory();
-    slu_store *s = sample_store(directory, schema);
-    static const uint64_t configs[] = {7, 8, 8, 7}, until[] = {2, 4, 5, 6};
-    uint64_t version = 0, other;
-    ck_assert_uint_eq(other_config(s, 1, 9, 7, &other), 0); /* of before configurations were noted */
-    for (int i = 0; i < 4; i++) {
-        slu_order_log *l;
-        OK(slu_order_log_open(s, 1 << 20, configs[i], &l, err));
-        while (version < until[i])
-            commit(s, l, ++version);
-        slu_order_log_close(l);
-    }
-    ck_assert_uint_eq(other_config(s, 1, 2, 7, &other), 0);
-    ck_assert_uint_eq(other_config(s, 1, 6, 7, &other), 3);
-    ck_assert_uint_eq(other, 8);
-    ck_assert_uint_eq(other_config(s, 1, 6, 8, &other), 1);
-    ck_assert_uint_eq(other, 7);
-    ck_assert_uint_eq(other_config(s, 4, 5, 8, &other), 0);
-    ck_assert_uint_eq(other_config(s, 5, 5, 7, &other), 5);
-    ck_assert_uint_eq(other_config(s, 4, 6, 8, &other), 6);
-    ck_assert_uint_eq(other_config(s, 6, 6, 7, &other), 0);
-    slu_store_close(s);
-    sample_remove(directory);
-    slu_schema_free(schema);
-    slu_options_free(options);
-}
-END_TEST
-
 int main(void)
 {
-    return run_suite("order", (const TTest *[]){test_by_hand, test_round_trip, test_damaged,
-                                                test_log_is_bounded, test_log_knows_configurations, NULL});
+    return run_suite("order", (const TTest *[]){test_by_hand, test_round_trip, test_damaged, NULL});
 }
