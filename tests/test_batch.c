@@ -1,7 +1,5 @@
 #include "tests/pipeline_sample.h"
 #include "trainer/batch.h"
-#include "trainer/dead_letter.h"
-#include <jansson.h>
 
 static slu_options *options;
 static slu_schema *schema;
@@ -84,59 +82,6 @@ START_TEST(test_stored_and_back)
 }
 END_TEST
 
-/* ---- dead letters: whatever the bytes, one valid JSON object ---- */
-
-static json_t *letter(const void *bytes, size_t n)
-{
-    slu_buf out = SLU_BUF_INIT;
-    slu_partition part = {"topic \"x\"", 3};
-    slu_record r = {.kind = SLU_RECORD_EVENT, .offset = 17, .arrival_us = 5, .bytes = bytes, .len = n};
-    slu_dead_letter_write(&out, SLU_DEAD_MALFORMED, "because\n\"so\"", &part, &r);
-    json_error_t e;
-    json_t *j = json_loadb((const char *)out.data, out.len, 0, &e);
-    ck_assert_msg(j != NULL, "%s in %.*s", e.text, (int)out.len, (const char *)out.data);
-    slu_buf_free(&out);
-    return j;
-}
-
-START_TEST(test_dead_letter_text)
-{
-    json_t *j = letter("{\"a\":\x01}", 7);
-    ck_assert_str_eq(json_string_value(json_object_get(j, "reason")), "malformed");
-    ck_assert_str_eq(json_string_value(json_object_get(j, "message")), "because\n\"so\"");
-    ck_assert_str_eq(json_string_value(json_object_get(j, "topic")), "topic \"x\"");
-    ck_assert_int_eq(json_integer_value(json_object_get(j, "offset")), 17);
-    ck_assert_str_eq(json_string_value(json_object_get(j, "payload")), "{\"a\":\x01}");
-    json_decref(j);
-}
-END_TEST
-
-START_TEST(test_dead_letter_bytes)
-{
-    static const char *const expected[] = {"/w==", "//8=", "////", "/////w=="};
-    for (size_t n = 1; n <= 4; n++) {
-        json_t *j = letter("\xff\xff\xff\xff", n);
-        ck_assert_str_eq(json_string_value(json_object_get(j, "payload_base64")), expected[n - 1]);
-        ck_assert_int_eq(json_integer_value(json_object_get(j, "bytes")), (json_int_t)n);
-        json_decref(j);
-    }
-}
-END_TEST
-
-START_TEST(test_dead_letter_of_a_giant_is_cut_and_says_so)
-{
-    size_t n = 10u << 20;
-    char *big = malloc(n);
-    memset(big, 'x', n);
-    json_t *j = letter(big, n);
-    ck_assert_uint_eq(json_string_length(json_object_get(j, "payload")), SLU_DEAD_PAYLOAD_MAX);
-    ck_assert(json_is_true(json_object_get(j, "truncated")));
-    ck_assert_int_eq(json_integer_value(json_object_get(j, "bytes")), (json_int_t)n);
-    json_decref(j);
-    free(big);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("batch");
@@ -144,9 +89,6 @@ int main(void)
     tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, test_owns_copies_and_ages_from_the_first);
     tcase_add_test(c, test_stored_and_back);
-    tcase_add_test(c, test_dead_letter_text);
-    tcase_add_test(c, test_dead_letter_bytes);
-    tcase_add_test(c, test_dead_letter_of_a_giant_is_cut_and_says_so);
     suite_add_tcase(s, c);
     return sample_run(s);
 }

@@ -58,11 +58,19 @@ static void put_base64(slu_buf *out, const uint8_t *p, size_t n)
     slu_put_u8(out, '"');
 }
 
+/* Bytes of |p| (n) to show as text: what is cut is cut between two characters. */
+static size_t text_of(const uint8_t *p, size_t n, size_t shown)
+{
+    for (int i = 0; i < 3 && shown && shown < n && (p[shown] & 0xc0) == 0x80; i++)
+        shown--;
+    return shown;
+}
+
 static void put_payload(slu_buf *out, const uint8_t *p, size_t n)
 {
-    size_t shown = n < SLU_DEAD_PAYLOAD_MAX ? n : SLU_DEAD_PAYLOAD_MAX;
-    if (slu_utf8_valid((const char *)p, shown)) {
-        put_member(out, "payload", (const char *)p, shown);
+    size_t shown = n < SLU_DEAD_PAYLOAD_MAX ? n : SLU_DEAD_PAYLOAD_MAX, text = text_of(p, n, shown);
+    if (slu_utf8_valid((const char *)p, text)) {
+        put_member(out, "payload", (const char *)p, text);
     } else {
         put_text(out, ",\"payload_base64\":");
         put_base64(out, p, shown);

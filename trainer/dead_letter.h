@@ -3,7 +3,8 @@
  *   {"reason":"late","message":"...","topic":"t","partition":0,"offset":17,"arrival_us":1,"payload":"...","bytes":12}
  *
  * The payload is text when it is valid UTF-8, else payload_base64. A payload above SLU_DEAD_PAYLOAD_MAX is
- * cut and says so with "truncated":true; topic, partition and offset lead to the whole of it. */
+ * cut, text between two characters, and says so with "truncated":true; topic, partition and offset lead to
+ * the whole of it. */
 #pragma once
 #include "base/bytes.h"
 #include "trainer/source.h"
