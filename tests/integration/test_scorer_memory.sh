@@ -65,9 +65,13 @@ say "the model grows by deltas until it does not fit"
 refused() {
     metric sluice_scorer_refused_total
 }
+applied() {
+    serves "$published" || [ "$(refused)" != 0 ]
+}
 rounds=0
 while [ "$(refused)" = 0 ]; do
     publish delta 16000
+    wait_for "version $published to be taken or refused" applied
     rounds=$((rounds + 1))
     [ $rounds -lt 200 ] || fail "$rounds deltas and nothing was refused: $(metric sluice_scorer_model_bytes) bytes"
 done
