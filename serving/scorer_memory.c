@@ -12,9 +12,11 @@
 #define KAFKA_BYTES         (48 * MIB)  /* queue 16, a fetch on its way, the message in hand */
 #define PROGRAM_BYTES       (64 * MIB)
 
+/* |x| but at most |hi|, and at least |lo| in any case. */
 static uint64_t clamp(uint64_t x, uint64_t lo, uint64_t hi)
 {
-    return x < lo ? lo : x > hi ? hi : x;
+    x = x > hi ? hi : x;
+    return x < lo ? lo : x;
 }
 
 static uint64_t machine_share(void)
