@@ -1,5 +1,6 @@
 /* store/store_inside.h - the inside of a store, shared by store.c (using it), store_open.c and the files that
- * are named below. Nobody else includes it, but a test of a store that stays closed. */
+ * are named below. Nobody else includes it, but the tests of a store that stays closed and of store_words.c.
+ */
 #pragma once
 #include "store/store.h"
 #include "store/store_mark.h"
