@@ -1,0 +1,93 @@
+"""bench/h2load.py: h2load as a closed and as an open loop against a scorer, and how long answers took.
+
+Closed: some connections with some streams each ask again as soon as they are answered: throughput. Open: requests are
+sent at given times whatever became of those before: latency. h2load's own --rps is no good for that: its timers are 10 ms
+apart at least, and its clients start together, so requests come in bunches and wait for each other. A timing script has
+microseconds, and so has its event loop once it is told to use select (libev gives epoll whole milliseconds).
+
+The generator is not under test, so it goes in front of whatever shares its CPU: first in first out among real-time
+processes where that is allowed, else by its nice value."""
+import os
+import random
+import subprocess
+import sys
+
+from system import TICKS
+
+PATH = "/sluice.v1.Scoring/Score"
+OK = 'sluice_grpc_calls_total{method="%s",code="OK"}' % PATH
+SECONDS_SUM = 'sluice_grpc_call_seconds_sum{method="%s"}' % PATH
+FIRST = ["chrt", "-f", "10"] if subprocess.call(["chrt", "-f", "10", "true"], stderr=subprocess.DEVNULL) == 0 else ["nice", "-n", "-15"]
+CPU = "1"
+
+
+def evenly(rate, seconds, _seed):
+    """Times in seconds, one every 1/rate: what a queue of fixed service time answers without any wait below full load."""
+    return [(i + 1) / rate for i in range(int(rate * seconds))]
+
+
+def poisson(rate, seconds, seed):
+    """Times of independent users."""
+    draw, at, times = random.Random(seed), 0, []
+    while True:
+        at += draw.expovariate(rate)
+        if at >= seconds:
+            return times
+        times.append(at)
+
+
+def ideal(sent, service):
+    """Milliseconds from sending to the answer if one server took |service| s for each request and nothing else existed."""
+    free, out = 0, []
+    for t in sent:
+        free = max(free, t) + service
+        out.append((free - t) * 1e3)
+    return out
+
+
+def cpu0():
+    """Seconds that CPU 0 was busy, that the machine below it took away, and in all."""
+    t = [int(x) / TICKS for x in open("/proc/stat").read().split("\n")[1].split()[1:9]]  # user nice system idle iowait irq softirq steal
+    return t[0] + t[1] + t[2] + t[5] + t[6], t[7], sum(t)
+
+
+class Run:
+    """What one run of h2load saw, and what the scorer says about the same requests."""
+
+    def __init__(self, scorer, seconds, body, arguments, env=None):
+        log = body + ".log"
+        if os.path.exists(log):
+            os.unlink(log)
+        command = FIRST + ["taskset", "-c", CPU, "h2load", "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
+                           "--log-file=" + log] + arguments
+        m, t, c, own = scorer.metrics(), scorer.threads(), cpu0(), scorer.cpu_seconds()
+        subprocess.run(command, stdout=subprocess.PIPE, check=True, env=dict(os.environ, **(env or {})))
+        m2, t2, c2, own = scorer.metrics(), scorer.threads(), cpu0(), scorer.cpu_seconds() - own
+        lines = sorted([int(x) for x in line.split("\t")[::2]] for line in open(log))
+        answered = m2.get(OK, 0) - m.get(OK, 0)
+        if not lines or abs(answered - len(lines)) > max(50, len(lines) * .01):
+            sys.exit("h2load saw %d answers, the scorer gave %d with status OK" % (len(lines), answered))
+        self.sent = [line[0] / 1e6 for line in lines]
+        self.ms = [line[1] / 1e3 for line in lines]
+        self.rate = len(lines) / seconds
+        # Of a call: the time of its thread on the processor and in line for it, and from its last byte to its answer.
+        self.cpu_ms, self.line_ms = ((t2["grpc-0"][i] - t["grpc-0"][i]) / 1e6 / answered for i in (0, 1))
+        self.scorer_ms = (m2[SECONDS_SUM] - m.get(SECONDS_SUM, 0)) / answered * 1e3
+        # How quiet it was: shares of CPU 0 that anybody but the scorer took.
+        self.foreign, self.stolen = max(0, c2[0] - c[0] - own) / (c2[2] - c[2]), (c2[1] - c[1]) / (c2[2] - c[2])
+        self.mean_ms = sum(self.ms) / len(self.ms)
+
+
+def closed(scorer, body, seconds, clients=4, streams=4):
+    return Run(scorer, seconds, body, ["-c", str(clients), "-m", str(streams), "-D", str(seconds), "http://" + scorer.grpc + PATH])
+
+
+def opened(scorer, body, times, seconds):
+    """One request at each of |times|, on one connection."""
+    script = body + ".times"
+    with open(script, "w") as f:
+        f.writelines("%.3f\thttp://%s%s\n" % (t * 1e3, scorer.grpc, PATH) for t in times)
+    run = Run(scorer, seconds, body, ["-c", "1", "-m", "10000", "--timing-script-file=" + script], {"LIBEV_FLAGS": "1"})
+    # The script counts from one request to the next, so what a timer is late stays: how late in all, s.
+    run.late = (run.sent[-1] - run.sent[0]) - (times[-1] - times[0])
+    return run
