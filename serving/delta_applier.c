@@ -1,4 +1,5 @@
 #include "serving/delta_applier.h"
+#include "base/background.h"
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "sluice/v1/delta.pb-c.h"
@@ -15,6 +16,7 @@
 /* A delta changes what one commit interval has learned: tens of MiB are much. More chunks than this are not
  * kept in memory for one version; a base has no such bound, it is applied chunk by chunk. */
 #define MAX_DELTA_BYTES (512u << 20)
+#define BREATH          32                /* rows, about 0.1 ms with the sink's part */
 #define KEPT_BYTES      ((size_t)4 << 20) /* a larger buffer is not held for the next version */
 
 typedef Sluice__V1__ModelDelta model_delta;
@@ -262,6 +264,8 @@ static int put_block(slu_delta_applier *a, const row_block *b, slu_error *err)
             return rc;
         if (a->sink.row)
             a->sink.row(a->sink.ctx, b->table, id, v);
+        if (i % BREATH == BREATH - 1)
+            slu_background_breathe();
     }
     for (size_t i = 0; i < b->deleted.len / sizeof(uint64_t); i++) {
         uint64_t id = id_at(&b->deleted, i);

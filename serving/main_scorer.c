@@ -1,5 +1,6 @@
 /* sluice-scorer: answers Score over gRPC with the newest model that the trainer has published. */
 #include "base/admin.h"
+#include "base/background.h"
 #include "base/clock.h"
 #include "base/daemon.h"
 #include "base/log.h"
@@ -255,6 +256,7 @@ static void run(scorer *s)
     while (!slu_stop_requested) {
         tick(s);
         refresh(s);
+        slu_background_watch(slu_mono_us(&slu_system_clock)); /* updates are late, but they come */
         nanosleep(&(struct timespec){.tv_nsec = TICK_MS * 1000000L}, NULL);
     }
 }

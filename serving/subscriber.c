@@ -1,7 +1,7 @@
 #include "serving/subscriber.h"
+#include "base/background.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/process.h"
 #include "serving/delta_applier.h"
 #include "serving/delta_topic.h"
 #include "serving/model_store.h"
@@ -228,7 +228,10 @@ static bool is_held(slu_subscriber *s)
 static void *run(void *arg)
 {
     slu_subscriber *s = arg;
-    slu_process_step_back(); /* news may wait a moment, requests may not */
+    /* News may wait a moment, requests may not. What RocksDB has started by now was for loading. */
+    pthread_setname_np(pthread_self(), "subscriber");
+    slu_background_enter();
+    slu_background_adopt("rocksdb:");
     while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
         delta_event e = DELTA_NOTHING;
         if (is_held(s) || too_much_waits(s))
@@ -276,6 +279,32 @@ static int load(slu_subscriber *s, int64_t *offset, slu_error *err)
     return 0;
 }
 
+typedef struct opening {
+    const slu_options *options;
+    int64_t offset;
+    delta_topic **topic;
+    slu_error *err;
+    int rc;
+} opening;
+
+static void *open_topic(void *arg)
+{
+    opening *o = arg;
+    slu_background_enter();
+    o->rc = delta_topic_open(o->options, o->offset, o->topic, o->err);
+    return NULL;
+}
+
+/* librdkafka's threads come to be with the topic and stand where the one stands that opens it. */
+static int open_topic_in_background(opening o)
+{
+    pthread_t t;
+    if (pthread_create(&t, NULL, open_topic, &o))
+        return slu_fail(o.err, SLU_EIO, "no thread can be started to open the delta topic");
+    pthread_join(t, NULL);
+    return o.rc;
+}
+
 int slu_subscriber_start(const slu_options *options, const slu_schema *schema, slu_model_table *table,
                          uint64_t max_delta, slu_subscriber **sp, slu_error *err)
 {
@@ -304,7 +333,7 @@ int slu_subscriber_start(const slu_options *options, const slu_schema *schema, s
     if (!rc)
         rc = slu_keeper_start(&keeper, &s->keeper, err);
     if (!rc)
-        rc = delta_topic_open(options, offset, &s->topic, err);
+        rc = open_topic_in_background((opening){options, offset, &s->topic, err, 0});
     if (!rc) {
         slu_delta_sink sink = model_store_sink(s->store);
         slu_delta_applier_sink(s->applier, &sink);

@@ -4,8 +4,11 @@
  * to the model table (serving/delta_applier.h) and writes them with their offset in one commit
  * (serving/model_store.h), so a restarted scorer continues where it stopped and an empty one becomes current
  * by the first base that it finds. While it catches up, several versions share a commit. Whatever goes wrong
- * with broker, topic, messages or disk, the model that is there keeps serving. The thread steps back behind
- * those that score where processors are short (slu_process_step_back). */
+ * with broker, topic, messages or disk, the model that is there keeps serving.
+ *
+ * The thread and those of librdkafka and RocksDB that work for it stand in the background
+ * (base/background.h), so that no request waits for an update; the process has to call slu_background_watch()
+ * now and then. */
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"

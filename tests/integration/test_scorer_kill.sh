@@ -158,6 +158,32 @@ for i in 0 1; do
     log=$work/scorer$i.log
     grep -q 'msg="delta refused' "$log" && fail "scorer $i refused a version: $(grep -m 1 'msg="delta refused' "$log")"
 done
+
+# No request waits for an update: the thread that applies them and those of librdkafka and RocksDB stand in the
+# background (policy 5, SCHED_IDLE; at least nice 10 where a thread may not return from there), those that answer do not.
+check_threads() { # PID
+    local task name nice policy seen=" "
+    for task in /proc/"$1"/task/*; do
+        name=$(cat "$task/comm") || continue
+        read -r nice policy < <(sed 's/.*) //' "$task/stat" | cut -d ' ' -f 17,39)
+        seen+="${name%%[-:]*} "
+        case $name in
+        subscriber | rdk:* | rocksdb:*)
+            [ "$policy" = 5 ] || [ "$nice" -ge 10 ] || fail "thread $name is in the foreground: nice $nice, policy $policy"
+            ;;
+        grpc-*)
+            [ "$policy" = 0 ] && [ "$nice" = "$(nice)" ] || fail "thread $name has nice $nice and policy $policy"
+            ;;
+        esac
+    done
+    for name in subscriber rdk grpc; do
+        [[ $seen == *" $name "* ]] || fail "no thread $name among$seen"
+    done
+}
+for i in 0 1; do
+    check_threads "${scorer_pids[$i]}"
+done
+
 for i in 0 1; do
     kill -TERM "${scorer_pids[$i]}"
     wait "${scorer_pids[$i]}" || fail "scorer $i ended with status $? on SIGTERM"
