@@ -109,6 +109,12 @@ int event_fail(event_job *j, slu_dead_reason why, const char *fmt, ...)
     return slu_fail(j->err, SLU_EINVAL, "%s", message);
 }
 
+int event_fail_mixed(event_job *j, int field)
+{
+    return event_fail(j, SLU_DEAD_MALFORMED, "feature '%s' uses more than one of text, integers and numbers",
+                      slu_schema_field_name(j->schema, (uint32_t)field));
+}
+
 int event_fail_memory(event_job *j)
 {
     return event_fail(j, SLU_DEAD_TOO_LARGE, "the event needs more memory than its limit");

@@ -34,7 +34,14 @@ int event_make_values(event_job *j, int field, size_t n, slu_value **v);
 int event_set_text(event_job *j, int field, slu_span text, slu_value *v);
 int event_set_number(event_job *j, int field, double x, slu_value *v);
 
+/* For a feature with lists of more than one kind. */
+int event_fail_mixed(event_job *j, int field);
+
 int event_decode_protobuf(event_job *j, const void *bytes, size_t len);
+/* Its two readers (event_plain.c). The first does without structures: false when the message is not as plain
+ * as nearly all are; else *rc is what the second would say. */
+bool event_decode_plain(event_job *j, const void *bytes, size_t len, int *rc);
+int event_decode_tree(event_job *j, const void *bytes, size_t len);
 int event_decode_json(event_job *j, const void *bytes, size_t len);
 /* For events that slu_event_encode() has found representable. */
 void event_encode_protobuf(const slu_schema *s, const slu_event *e, slu_buf *out);

@@ -1,6 +1,6 @@
-/* Events in protobuf. Decoding is protobuf-c's, into the caller's arena; encoding writes the wire format
- * directly, since our text is spans without a final NUL, which protobuf-c's structures cannot hold without
- * copies. */
+/* Events in protobuf. What event_plain.c does not decode protobuf-c does, into the caller's arena; encoding
+ * writes the wire format directly, since our text is spans without a final NUL, which protobuf-c's structures
+ * cannot hold without copies. */
 #include "feature/event_codec.h"
 #include "feature/value.h"
 #include "sluice/v1/event.pb-c.h"
@@ -61,9 +61,7 @@ static int decode_values(event_job *j, int field, const Sluice__V1__Feature *f)
     if (!n)
         return 0;
     if (!!f->n_text + !!f->n_integers + !!f->n_numbers > 1)
-        return event_fail(j, SLU_DEAD_MALFORMED,
-                          "feature '%s' uses more than one of text, integers and numbers",
-                          slu_schema_field_name(j->schema, (uint32_t)field));
+        return event_fail_mixed(j, field);
     int rc = event_make_values(j, field, n, &v);
     for (size_t i = 0; i < f->n_text && !rc; i++)
         rc = event_set_text(j, field, text_of(f->text[i]), v + i);
@@ -91,7 +89,7 @@ static int decode_step(event_job *j, const Sluice__V1__Step *m)
     return event_begin_step(j, text_of(m->id), text_of(m->step), text_of(m->impression_id), m->time_us);
 }
 
-int event_decode_protobuf(event_job *j, const void *bytes, size_t len)
+int event_decode_tree(event_job *j, const void *bytes, size_t len)
 {
     pieces memory = {j->arena, memory_for(len), false};
     ProtobufCAllocator allocator = {piece_alloc, piece_free, &memory};
@@ -109,6 +107,12 @@ int event_decode_protobuf(event_job *j, const void *bytes, size_t len)
     default:
         return event_fail(j, SLU_DEAD_MALFORMED, "the event has neither an impression nor a step");
     }
+}
+
+int event_decode_protobuf(event_job *j, const void *bytes, size_t len)
+{
+    int rc;
+    return event_decode_plain(j, bytes, len, &rc) ? rc : event_decode_tree(j, bytes, len);
 }
 
 /* ---- encoding ---- */

@@ -1,5 +1,6 @@
 #include "sluice/v1/event.pb-c.h"
 #include "tests/event_fixture.h"
+#include "tests/event_readers.h"
 #include <math.h>
 
 static void expect_protobuf_dead(const Sluice__V1__Event *m, slu_dead_reason reason, const char *part)
@@ -181,6 +182,96 @@ START_TEST(test_protobuf_garbled)
 }
 END_TEST
 
+/* What the plain reader takes, protobuf-c's says the same of: events as we write them, with served
+ * predictions, and with one or several bytes changed, cut out or said twice. */
+START_TEST(test_protobuf_readers_agree)
+{
+    const uint64_t seed = 4321;
+    slu_value room[7 * MAX_FIELDS];
+    slu_values fields[MAX_FIELDS];
+    slu_arena *other = slu_arena_new(0, 0);
+    slu_buf b = SLU_BUF_INIT, changed = SLU_BUF_INIT;
+    slu_rng r;
+    int plain = 0, not_plain = 0;
+    slu_rng_seed(&r, seed);
+    for (int i = 0; i < 200000; i++) {
+        if (i % 50 == 0) {
+            slu_event in = {.kind = i % 200 ? SLU_EVENT_IMPRESSION : SLU_EVENT_STEP,
+                            .id = span("i1"),
+                            .impression_id = span("i0"),
+                            .time_us = 5 + i,
+                            .model_version = (uint64_t)i,
+                            .fields = fields};
+            slu_buf_clear(&b);
+            sample_record(schema, &r, room, fields);
+            ck_assert_int_eq(slu_event_encode(schema, SLU_ENCODING_PROTOBUF, &in, &b), 0);
+            ck_assert_msg(event_readers_agree(schema, SLU_UNKNOWN_REJECT, b.data, b.len, arena, other) == 1,
+                          "event %d, as written", i);
+        }
+        slu_buf_clear(&changed);
+        slu_put_bytes(&changed, b.data, b.len);
+        uint64_t at = slu_rng_below(&r, b.len), n = 1 + slu_rng_below(&r, b.len - at);
+        switch (slu_rng_below(&r, 4)) {
+        case 0: /* another byte */
+            changed.data[at] = (uint8_t)slu_rng_below(&r, 256);
+            break;
+        case 1: /* cut out */
+            memmove(changed.data + at, changed.data + at + n, changed.len - at - n);
+            changed.len -= n;
+            break;
+        case 2: /* said twice */
+            slu_put_bytes(&changed, b.data + at, n);
+            break;
+        default: /* one bit of a byte near the front, where the lengths are */
+            changed.data[at % 8 % b.len] ^= (uint8_t)(1u << slu_rng_below(&r, 8));
+        }
+        slu_unknown_policy unknown = i % 2 ? SLU_UNKNOWN_IGNORE : SLU_UNKNOWN_REJECT;
+        int agree = event_readers_agree(schema, unknown, changed.data, changed.len, arena, other);
+        ck_assert_msg(agree >= 0, "seed %llu, event %d: the readers differ", (unsigned long long)seed, i);
+        plain += agree;
+        not_plain += !agree;
+    }
+    ck_assert_int_gt(plain, 20000);
+    ck_assert_int_gt(not_plain, 20000);
+    slu_buf_free(&b);
+    slu_buf_free(&changed);
+    slu_arena_free(other);
+}
+END_TEST
+
+/* What is allowed but not plain is left to protobuf-c. */
+START_TEST(test_protobuf_not_plain)
+{
+    static const struct {
+        const char *what;
+        uint8_t bytes[16];
+        size_t n;
+        bool plain;
+    } cases[] = {
+        {"as it should be", {0x0a, 5, 0x0a, 1, 'i', 0x10, 2}, 7, true},
+        {"served", {0x0a, 14, 0x0a, 1, 'i', 0x10, 2, 0x2a, 7, 0x0a, 0, 0x15, 0, 0, 0x80, 0x3f}, 16, true},
+        {"served is cut", {0x0a, 12, 0x0a, 1, 'i', 0x10, 2, 0x2a, 5, 0x0a, 0, 0x15, 0, 0}, 14, false},
+        {"a member twice", {0x0a, 7, 0x0a, 1, 'i', 0x10, 2, 0x10, 4}, 9, false},
+        {"an unknown member", {0x0a, 7, 0x0a, 1, 'i', 0x10, 2, 0x38, 1}, 9, false},
+        {"two events", {0x0a, 5, 0x0a, 1, 'i', 0x10, 2, 0x0a, 0}, 9, false},
+        {"a long tag", {0x8a, 0x00, 5, 0x0a, 1, 'i', 0x10, 2}, 8, false},
+        {"a length in six bytes", {0x0a, 0x85, 0x80, 0x80, 0x80, 0x80, 0, 0x0a, 1, 'i', 0x10, 2}, 12, false},
+        {"a list that is not packed", {0x0a, 9, 0x0a, 1, 'i', 0x10, 2, 0x1a, 2, 0x18, 2}, 11, false},
+        {"a number that is cut", {0x0a, 5, 0x0a, 1, 'i', 0x10, 0x82}, 7, false},
+        {"a list that is longer than the event",
+         {0x0a, 9, 0x0a, 1, 'i', 0x10, 2, 0x1a, 3, 0x1a, 2},
+         11,
+         false},
+    };
+    slu_arena *other = slu_arena_new(0, 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ck_assert_msg(event_readers_agree(schema, SLU_UNKNOWN_REJECT, cases[i].bytes, cases[i].n, arena,
+                                          other) == cases[i].plain,
+                      "%s", cases[i].what);
+    slu_arena_free(other);
+}
+END_TEST
+
 START_TEST(test_protobuf_empty_event)
 {
     static const uint8_t unknown_member[] = {0x1a, 0x00};
@@ -242,6 +333,8 @@ int main(void)
     tcase_add_test(t, test_protobuf_nul_in_text);
     tcase_add_test(t, test_protobuf_truncated);
     tcase_add_test(t, test_protobuf_garbled);
+    tcase_add_test(t, test_protobuf_readers_agree);
+    tcase_add_test(t, test_protobuf_not_plain);
     tcase_add_test(t, test_protobuf_empty_event);
     tcase_add_test(t, test_protobuf_memory_bomb);
     tcase_add_test(t, test_protobuf_warm_arena);
