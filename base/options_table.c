@@ -269,9 +269,8 @@ static slu_opt table[] = {
         "Samples gathered before a step of the dense parameters: Adam needs enough of them on thin streams.",
         .flags = OPT_LEARNED),
     TIME("training.commit_every", O, training.commit_every_us, "250ms", MS, HOUR,
-         "Wall time between commits of a live run: scorers see news that often. Up to four times as long "
-         "while "
-         "catching up, a quarter of how far behind it is."),
+         "Wall time between commits of a live run: scorers see news that often. Up to sixteen times as long "
+         "while catching up, a quarter of how far behind it is."),
     U64("training.commit_events", O, training.commit_events, "20000", 1, 1e9,
         "A commit comes at the latest after so many events; the only rule of a replay."),
     SIZE64("training.keep_order", O, training.keep_order_bytes, "1GiB", 0, TIB,

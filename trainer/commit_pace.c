@@ -1,6 +1,6 @@
 #include "trainer/commit_pace.h"
 
-enum { PART = 4, MOST = 4 };
+enum { PART = 4, MOST = 16 };
 
 int64_t slu_commit_interval_us(int64_t commit_every_us, int64_t behind_us)
 {

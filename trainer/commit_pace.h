@@ -4,8 +4,8 @@
  * little was learned since the last one, so commits cost by their number. While the trainer keeps up, one
  * every training.commit_every makes news visible that soon. While it catches up, what it learns is old
  * anyway, and the time is better spent on learning: then a commit may wait for a quarter of how far behind it
- * is, which makes nothing more than a quarter older, and for four times commit_every at most, which bounds
- * what a crash repeats.
+ * is, which makes nothing more than a quarter older, and for sixteen times commit_every at most, which with
+ * training.commit_events bounds what a crash repeats.
  *
  * When is committed is no part of what is learned: digests do not depend on it. */
 #pragma once
