@@ -450,11 +450,21 @@ void slu_row_delete(slu_row_table *t, uint32_t which, slu_row *row)
 
 /* ---- bounds ---- */
 
+/* Rows that have to go, at least one: of the narrowest table, so rather too many. */
+static uint64_t rows_over(const slu_row_table *t)
+{
+    uint32_t stride = UINT32_MAX;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        stride = t->tables[i].slab.stride < stride ? t->tables[i].slab.stride : stride;
+    return (t->used_bytes - t->cache_bytes) / stride + 1;
+}
+
 /* Gives up after a bounded walk: when most rows are dirty the sweep would else cost every batch a walk over
- * all. */
+ * all. Each row is looked at twice before it goes, and a batch may bring any number, so the walk grows with
+ * what has to go: a fixed one fell behind large batches of new rows for ever, and the cache grew. */
 static void evict(slu_row_table *t)
 {
-    uint64_t looks = SWEEP_EXTRA;
+    uint64_t looks = SWEEP_EXTRA + 2 * rows_over(t);
     uint32_t empty_tables = 0;
     while (t->used_bytes > t->cache_bytes && looks && empty_tables <= t->n_tables) {
         table *b = &t->tables[t->hand_table];
@@ -475,7 +485,6 @@ static void evict(slu_row_table *t)
         } else {
             remove_row(t, b, row); /* another row lies here now: look at it next */
             t->evicted++;
-            looks += 2;
         }
     }
 }

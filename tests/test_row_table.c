@@ -457,6 +457,34 @@ START_TEST(test_bound)
 }
 END_TEST
 
+/* A batch of many slots brings more new rows than the least walk of a release looks at. */
+START_TEST(test_bound_of_large_batches)
+{
+    enum { CACHE = 2 << 20, BATCH = 8000, BATCHES = 100 };
+    static uint64_t ids[BATCH];
+    static slu_row *rows[BATCH];
+    slu_store *s = sample_open();
+    slu_row_table *t = open_rows(s, CACHE);
+    slu_error err = SLU_ERROR_INIT;
+    slu_row_table_stats stats;
+    uint64_t batch_bytes = 0;
+    for (uint64_t i = 0; i < BATCHES; i++) {
+        for (uint64_t k = 0; k < BATCH; k++)
+            ids[k] = slu_mix64(i * BATCH + k);
+        ck_assert_int_eq(slu_row_table_fetch(t, i % TABLES, ids, BATCH, rows, &err), 0);
+        slu_row_table_get_stats(t, &stats);
+        batch_bytes = i ? batch_bytes : stats.cached_bytes; /* of the first, its index as well */
+        slu_row_table_release(t, &err);
+        slu_row_table_get_stats(t, &stats);
+        ck_assert_msg(stats.cached_bytes <= CACHE + 3 * batch_bytes, "batch %d: %llu bytes, the cache is %d",
+                      (int)i, (unsigned long long)stats.cached_bytes, CACHE);
+    }
+    ck_assert_uint_le(stats.cached_bytes, CACHE + batch_bytes);
+    slu_row_table_close(t);
+    slu_store_close(s);
+}
+END_TEST
+
 typedef struct last_row {
     uint32_t table, n;
     uint64_t id;
@@ -565,6 +593,7 @@ int main(void)
     tcase_add_test(tc, test_only_looked_at);
     tcase_add_test(tc, test_held_rows_stay);
     tcase_add_test(tc, test_bound);
+    tcase_add_test(tc, test_bound_of_large_batches);
     tcase_add_test(tc, test_flush_order);
     tcase_add_test(tc, test_bad_values);
     tcase_add_test(tc, test_value_round_trip);
