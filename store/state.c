@@ -93,14 +93,13 @@ int slu_state_get_floats(slu_store *s, const char *name, float *out, size_t n, s
 
 void slu_state_put_floats(slu_commit *c, const char *name, const float *v, size_t n)
 {
-    slu_buf b = SLU_BUF_INIT;
-    slu_buf_reserve(&b, FLOATS_HEADER + n * sizeof *v + FLOATS_CHECKSUM);
-    slu_put_u8(&b, FLOATS_VERSION);
-    slu_put_u32(&b, (uint32_t)n);
-    slu_put_floats(&b, v, n);
-    slu_put_u64(&b, slu_hash64(b.data, b.len, 0));
-    slu_commit_put(c, SLU_FAMILY_DENSE, name, strlen(name), b.data, b.len);
-    slu_buf_free(&b);
+    slu_buf *b = slu_commit_scratch(c);
+    slu_buf_reserve(b, FLOATS_HEADER + n * sizeof *v + FLOATS_CHECKSUM);
+    slu_put_u8(b, FLOATS_VERSION);
+    slu_put_u32(b, (uint32_t)n);
+    slu_put_floats(b, v, n);
+    slu_put_u64(b, slu_hash64(b->data, b->len, 0));
+    slu_commit_put(c, SLU_FAMILY_DENSE, name, strlen(name), b->data, b->len);
 }
 
 /* "offset/<topic>/<partition>"; Kafka limits topics to 249 characters, recorded files have their path here.

@@ -329,6 +329,12 @@ size_t slu_commit_bytes(const slu_commit *c)
     return n + c->late.len;
 }
 
+slu_buf *slu_commit_scratch(slu_commit *c)
+{
+    slu_buf_clear(&c->scratch);
+    return &c->scratch;
+}
+
 /* RocksDB takes no writes after a failed one (disk full, say) until it is opened again. Whether the failed
  * batch got into the log does not matter: it holds only puts and deletes, so writing it again gives the same
  * state. */

@@ -104,6 +104,9 @@ void slu_commit_put(slu_commit *c, slu_family f, const void *key, size_t key_len
                     size_t value_len);
 void slu_commit_delete(slu_commit *c, slu_family f, const void *key, size_t key_len);
 size_t slu_commit_bytes(const slu_commit *c);
+/* An empty buffer for who puts something large together before it is put: its memory stays warm, while a
+ * buffer of megabytes that comes and goes costs a page fault every 4 KiB. Good until the next call. */
+slu_buf *slu_commit_scratch(slu_commit *c);
 /* Writes all of it or nothing. The commit is emptied on success; on failure (SLU_EIO) it is kept so that the
  * call can be repeated: after a failure RocksDB takes no more writes, so the next call opens it again first,
  * which keeps or drops the failed batch as a whole; writing it once more gives the same state either way.

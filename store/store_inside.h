@@ -17,6 +17,7 @@ struct slu_commit {
      * lengths u32 of key and value, key, value. */
     slu_buf late;
     size_t late_saved; /* its length at the save point */
+    slu_buf scratch;   /* slu_commit_scratch */
 };
 
 struct slu_store {

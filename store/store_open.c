@@ -147,6 +147,7 @@ static void commit_free(slu_commit *c)
 {
     rocksdb_writebatch_destroy(c->batch);
     slu_buf_free(&c->late);
+    slu_buf_free(&c->scratch);
     free(c);
 }
 

@@ -22,7 +22,7 @@ static const struct family_traits {
     [SLU_FAMILY_DENSE] = {"dense", "dense", 8 * MIB, NO_COMPRESSION, false},
     [SLU_FAMILY_JOIN] = {"join", "join", 16 * MIB, LZ4_COMPRESSION, true},
     [SLU_FAMILY_TIMERS] = {"timers", "timers", 8 * MIB, LZ4_COMPRESSION, false},
-    [SLU_FAMILY_OUTBOX] = {"outbox", "outbox", 8 * MIB, LZ4_COMPRESSION, false},
+    [SLU_FAMILY_OUTBOX] = {"outbox", "outbox", 8 * MIB, NO_COMPRESSION, false},
     [SLU_FAMILY_ORDER] = {"order", "order", 4 * MIB, LZ4_COMPRESSION, false},
     [SLU_FAMILY_EXPIRY] = {"expiry", "expiry", 8 * MIB, LZ4_COMPRESSION, false},
 };

@@ -21,6 +21,7 @@ struct slu_commit {
     memory_entry *v;         /* (cap) in the order they were made */
     size_t n, cap, bytes;
     size_t saved; /* changes at the save point, NOT_SAVED: none */
+    slu_buf scratch;
 };
 #define NOT_SAVED SIZE_MAX
 
@@ -293,6 +294,7 @@ void slu_store_close(slu_store *s)
         slu_commit *next = c->next;
         empty_commit(c);
         free(c->v);
+        slu_buf_free(&c->scratch);
         free(c);
         c = next;
     }
@@ -475,6 +477,12 @@ void slu_commit_take_back(slu_commit *c)
 size_t slu_commit_bytes(const slu_commit *c)
 {
     return c->bytes;
+}
+
+slu_buf *slu_commit_scratch(slu_commit *c)
+{
+    slu_buf_clear(&c->scratch);
+    return &c->scratch;
 }
 
 int slu_commit_write(slu_commit *c, slu_error *err)
