@@ -19,7 +19,8 @@ struct slu_row_reader {
     slu_store *store;
     size_t value_bytes;
     uint32_t cap;
-    wanted *keys; /* (cap) [0, read) are read, [read, handed) are the thread's, [handed, n) not handed over */
+    wanted *
+        keys; /* (cap) [0, taken) are read or being read, [taken, handed) wait, [handed, n) are the owner's */
     uint8_t *values; /* (cap, value_bytes) */
     uint32_t *index; /* (mask + 1) place in keys + 1, open addressing */
     uint32_t mask;
@@ -28,7 +29,7 @@ struct slu_row_reader {
     bool running;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint32_t handed, read; /* these and the next under the lock */
+    uint32_t handed, taken, read; /* these and the next under the lock; |read|: how many are */
     bool stopping;
 };
 
@@ -51,8 +52,8 @@ static void take_value(void *ctx, size_t i, const void *value, size_t len)
 
 static void read_group(slu_row_reader *r, uint32_t first, uint32_t n)
 {
-    const void *keys[GROUP];
-    size_t lengths[GROUP];
+    const void *keys[GROUP] = {NULL};
+    size_t lengths[GROUP] = {0};
     reading g = {r, first};
     for (uint32_t i = 0; i < n; i++) {
         keys[i] = r->keys[first + i].key;
@@ -64,23 +65,29 @@ static void read_group(slu_row_reader *r, uint32_t first, uint32_t n)
             r->keys[first + i].len = NOT_READ;
 }
 
+/* Inside the lock, which is open while it reads: the next group of those that wait. */
+static void read_next(slu_row_reader *r)
+{
+    uint32_t first = r->taken, n = r->handed - first;
+    n = n < GROUP ? n : GROUP;
+    r->taken += n;
+    pthread_mutex_unlock(&r->lock);
+    read_group(r, first, n);
+    pthread_mutex_lock(&r->lock);
+    r->read += n;
+    if (r->read == r->handed)
+        pthread_cond_broadcast(&r->changed);
+}
+
 static void *run(void *arg)
 {
     slu_row_reader *r = arg;
     pthread_mutex_lock(&r->lock);
     while (!r->stopping) {
-        if (r->read == r->handed) {
+        if (r->taken == r->handed)
             pthread_cond_wait(&r->changed, &r->lock);
-            continue;
-        }
-        uint32_t first = r->read, n = r->handed - first;
-        n = n < GROUP ? n : GROUP;
-        pthread_mutex_unlock(&r->lock);
-        read_group(r, first, n);
-        pthread_mutex_lock(&r->lock);
-        r->read += n;
-        if (r->read == r->handed)
-            pthread_cond_broadcast(&r->changed);
+        else
+            read_next(r);
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;
@@ -177,6 +184,8 @@ void slu_row_reader_want(slu_row_reader *r, const uint8_t key[SLU_ROW_KEY_BYTES]
 void slu_row_reader_arrive(slu_row_reader *r)
 {
     pthread_mutex_lock(&r->lock);
+    while (r->taken < r->handed) /* who would wait reads along */
+        read_next(r);
     while (r->read < r->handed)
         pthread_cond_wait(&r->changed, &r->lock);
     pthread_mutex_unlock(&r->lock);
@@ -199,6 +208,6 @@ void slu_row_reader_clear(slu_row_reader *r)
     for (; r->n; r->n--) /* the last one first: it stands in no other's way */
         r->index[place_of(r, r->keys[r->n - 1].key)] = 0;
     pthread_mutex_lock(&r->lock);
-    r->handed = r->read = 0;
+    r->handed = r->taken = r->read = 0;
     pthread_mutex_unlock(&r->lock);
 }

@@ -10,7 +10,8 @@
  *
  * Bounded: so many keys for one batch; what is wanted beyond them is not read ahead. A read that fails is as
  * if it was not wanted: who reads the row itself learns why. No allocation after the start. @thread the
- * owner; the thread inside calls slu_store_multiget and nothing else */
+ * owner; the thread inside calls slu_store_multiget and nothing else. An owner that would wait reads along.
+ */
 #pragma once
 #include "store/row_value.h"
 #include "store/store.h"
@@ -22,7 +23,8 @@ typedef struct slu_row_reader slu_row_reader;
 int slu_row_reader_start(slu_store *s, size_t value_bytes, slu_row_reader **rp, slu_error *err);
 void slu_row_reader_stop(slu_row_reader *r); /* NULL is fine */
 void slu_row_reader_want(slu_row_reader *r, const uint8_t key[SLU_ROW_KEY_BYTES]);
-/* Waits for what is being read. What was wanted last may not be under way yet: it will not be. */
+/* Reads along until all is read that was handed over. What was wanted last was not yet: it will not be read.
+ */
 void slu_row_reader_arrive(slu_row_reader *r);
 /* After arrive. True when |key| was read: *|value| (len) as stored, NULL when nothing is. */
 bool slu_row_reader_find(const slu_row_reader *r, const uint8_t key[SLU_ROW_KEY_BYTES], const void **value,
