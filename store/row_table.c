@@ -519,6 +519,20 @@ static int compare_ids(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Ids in their order are in no order of memory: index entries and then rows are called for some places ahead,
+ * or each row waits for both. |bytes|: of a row that will be looked at. */
+static inline void call_ahead(const table *b, const id_list *l, size_t i, size_t bytes)
+{
+    enum { INDEX_AHEAD = 24, ROW_AHEAD = 12, LINE = 64 };
+    if (i + INDEX_AHEAD < l->n)
+        slu_row_slab_prefetch(&b->slab, slu_row_slab_tag(l->ids[i + INDEX_AHEAD]));
+    if (i + ROW_AHEAD >= l->n)
+        return;
+    const char *row = (const char *)slu_row_slab_find_tag(&b->slab, slu_row_slab_tag(l->ids[i + ROW_AHEAD]));
+    for (size_t at = 0; row && at < bytes; at += LINE)
+        __builtin_prefetch(row + at, 1);
+}
+
 /* Rows of a flush whose commit was never confirmed are dirty again. */
 static void take_back_flushed(slu_row_table *t, uint32_t which)
 {
@@ -559,8 +573,7 @@ int slu_row_table_flush(slu_row_table *t, slu_commit *c,
         if (b->dirty.n)
             qsort(b->dirty.ids, b->dirty.n, sizeof *b->dirty.ids, compare_ids);
         for (size_t i = 0; i < b->dirty.n; i++) {
-            if (i + 8 < b->dirty.n)
-                slu_row_slab_prefetch(&b->slab, slu_row_slab_tag(b->dirty.ids[i + 8]));
+            call_ahead(b, &b->dirty, i, b->slab.stride);
             slu_row *row = slu_row_slab_find(&b->slab, b->dirty.ids[i]);
             assert(row && row->dirty == DIRTY);
             if (each)
@@ -583,6 +596,7 @@ void slu_row_table_committed(slu_row_table *t)
     for (uint32_t which = 0; which < t->n_tables; which++) {
         table *b = &t->tables[which];
         for (size_t i = 0; i < b->flushed.n; i++) {
+            call_ahead(b, &b->flushed, i, sizeof(slu_row));
             slu_row *row = slu_row_slab_find(&b->slab, b->flushed.ids[i]);
             assert(row);
             row->told = 0;
