@@ -43,8 +43,24 @@ def total(metrics, name):
     return sum(v for k, v in metrics.items() if k.split("{")[0] == name)
 
 
+def at(trainer, samples):
+    """What the trainer says of itself, its CPU seconds and the time, when it has just learned so many samples. Its figures are
+    renewed four times a second, and asking costs time of the same cores: so seldom, until close to a renewal."""
+    said = trainer.metrics()[SAMPLES]
+    while said < samples:
+        time.sleep(.2)
+        last, end = said, time.time() + 60
+        while said == last:
+            if time.time() > end:
+                sys.exit("bench-path: nothing was learned for a minute")
+            time.sleep(.01)
+            m = trainer.metrics()
+            c, t, said = trainer.cpu_seconds(), time.time(), m[SAMPLES]
+    return m, c, t
+
+
 def path_rate(law, cache):
-    """Samples a second from the topic to the commit, microseconds of CPU for each, and bytes of the row cache."""
+    """Samples a second from the topic to the commit, microseconds of CPU for each, bytes of the row cache, samples a batch."""
     with System(["store.cache=%d" % cache] + SETS) as s:
         trainer = s.trainer()
         s.events(IDS, seed=4, law="each", ids=IDS)  # every row once: what is timed is learning, not making rows
@@ -54,31 +70,30 @@ def path_rate(law, cache):
         trainer.p.send_signal(signal.SIGSTOP)
         s.events(IMPRESSIONS, seed=5, law=law)
         trainer.p.send_signal(signal.SIGCONT)
-        learned = lambda: trainer.metrics()[SAMPLES] - before[SAMPLES]  # noqa: E731
-        wait_until("the first tenth", lambda: learned() > IMPRESSIONS // 10)
-        m0, c0, t0 = trainer.metrics(), trainer.cpu_seconds(), time.time()
-        wait_until("nine tenths", lambda: learned() > IMPRESSIONS * 9 // 10)
-        m1, c1, t1 = trainer.metrics(), trainer.cpu_seconds(), time.time()
+        m0, c0, t0 = at(trainer, before[SAMPLES] + IMPRESSIONS / 10)
+        m1, c1, t1 = at(trainer, before[SAMPLES] + IMPRESSIONS * .9)
         if made(m1) != made(before):
             sys.exit("bench-path: %d rows were made while timed" % (made(m1) - made(before)))
         n = m1[SAMPLES] - m0[SAMPLES]
-        return n / (t1 - t0), (c1 - c0) / n * 1e6, total(m1, "sluice_trainer_row_cache_bytes")
+        batch = n / (m1["sluice_trainer_batches_total"] - m0["sluice_trainer_batches_total"])
+        return n / (t1 - t0), (c1 - c0) / n * 1e6, total(m1, "sluice_trainer_row_cache_bytes"), batch
 
 
 def main():
-    print("| ids | table | step alone samples/s | path samples/s | share | trainer CPU us a sample |\n|---|---|---|---|---|---|")
+    print("| ids | table | step alone samples/s | path samples/s | share | trainer CPU us a sample | samples a batch |\n"
+          "|---|---|---|---|---|---|---|")
     figures, missed = [], []
     for law in ("zipf", "uniform"):
         cached = table = None
         for name in ("in cache", "10 x the cache"):
             cache = int(table / 10) if table else 1 << 30
             runs = [(step_rate(law), *path_rate(law, cache)) for _ in range(RUNS)]
-            step, path, cpu, held = (median([r[i] for r in runs]) for i in range(4))
+            step, path, cpu, held, batch = (median([r[i] for r in runs]) for i in range(5))
             share = median([r[1] / r[0] for r in runs])
             cached, table = cached or path, table or held
             figures.append({"ids": law, "table": name, "step": step, "path": path, "share": share, "cpu_us": cpu, "cache_bytes": cache,
-                            "runs": runs})
-            print("| %s | %s | %.0f | %.0f | %.0f %% | %.0f |" % (law, name, step, path, 100 * share, cpu), flush=True)
+                            "batch": batch, "runs": runs})
+            print("| %s | %s | %.0f | %.0f | %.0f %% | %.0f | %.0f |" % (law, name, step, path, 100 * share, cpu, batch), flush=True)
             if name == "in cache" and share < .8:
                 missed.append("%s in cache: %.0f %% of the step's rate, 80 wanted" % (law, 100 * share))
             if name != "in cache" and cached > 3 * path:
