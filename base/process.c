@@ -10,8 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STEP_BACK = 10 }; /* nice */
-
 static struct {
     slu_metric *memory, *cpu, *fds, *max_fds, *threads, *start;
 } metrics;
@@ -60,13 +58,6 @@ void slu_process_tame_malloc(void)
     mallopt(M_ARENA_MAX, 2);
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* said once, it no longer grows by itself */
     mallopt(M_TRIM_THRESHOLD, 4 << 20);
-}
-
-void slu_process_step_back(void)
-{
-    /* To Linux a thread is what others call a process. A machine that refuses has lost nothing but latency.
-     */
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), STEP_BACK);
 }
 
 uint64_t slu_process_resident(void)

@@ -9,10 +9,6 @@
 /* Keeps malloc's own waste small, before threads start: few arenas, large blocks by themselves so that they
  * go back to the system. */
 void slu_process_tame_malloc(void);
-/* The calling thread, and those that it starts from now on, leave the processor to the others of the process
- * (and of the machine) where there is not enough of it. They still get about a tenth beside one that never
- * rests. */
-void slu_process_step_back(void);
 /* Memory in RAM, 0 when unknown. */
 uint64_t slu_process_resident(void);
 void slu_process_update(const char *program);

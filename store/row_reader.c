@@ -19,8 +19,8 @@ struct slu_row_reader {
     slu_store *store;
     size_t value_bytes;
     uint32_t cap;
-    wanted *
-        keys; /* (cap) [0, taken) are read or being read, [taken, handed) wait, [handed, n) are the owner's */
+    /* [0, taken) are read or being read, [taken, handed) wait, [handed, n) are the owner's */
+    wanted *keys;    /* (cap) */
     uint8_t *values; /* (cap, value_bytes) */
     uint32_t *index; /* (mask + 1) place in keys + 1, open addressing */
     uint32_t mask;

@@ -1,5 +1,6 @@
 #include "store/row_table.h"
 #include "base/bytes.h"
+#include "base/cache_line.h"
 #include "base/clock.h"
 #include "store/row_reader.h"
 #include "store/row_slab.h"
@@ -523,13 +524,13 @@ static int compare_ids(const void *a, const void *b)
  * or each row waits for both. |bytes|: of a row that will be looked at. */
 static inline void call_ahead(const table *b, const id_list *l, size_t i, size_t bytes)
 {
-    enum { INDEX_AHEAD = 24, ROW_AHEAD = 12, LINE = 64 };
+    enum { INDEX_AHEAD = 24, ROW_AHEAD = 12 };
     if (i + INDEX_AHEAD < l->n)
         slu_row_slab_prefetch(&b->slab, slu_row_slab_tag(l->ids[i + INDEX_AHEAD]));
     if (i + ROW_AHEAD >= l->n)
         return;
     const char *row = (const char *)slu_row_slab_find_tag(&b->slab, slu_row_slab_tag(l->ids[i + ROW_AHEAD]));
-    for (size_t at = 0; row && at < bytes; at += LINE)
+    for (size_t at = 0; row && at < bytes; at += SLU_CACHE_LINE)
         __builtin_prefetch(row + at, 1);
 }
 

@@ -2,8 +2,6 @@
 #include "base/process.h"
 #include "tests/suite.h"
 #include <fcntl.h>
-#include <pthread.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,26 +35,7 @@ START_TEST(test_follows_changes)
 }
 END_TEST
 
-static void *step_back(void *nice)
-{
-    slu_process_step_back();
-    *(int *)nice = getpriority(PRIO_PROCESS, 0);
-    return NULL;
-}
-
-START_TEST(test_one_thread_steps_back)
-{
-    int before = getpriority(PRIO_PROCESS, 0), there = before;
-    pthread_t thread;
-    ck_assert_int_eq(pthread_create(&thread, NULL, step_back, &there), 0);
-    pthread_join(thread, NULL);
-    ck_assert_int_ge(there, 10);
-    ck_assert_int_eq(getpriority(PRIO_PROCESS, 0), before);
-}
-END_TEST
-
 int main(void)
 {
-    return run_suite("process", (const TTest *[]){test_plausible_values, test_follows_changes,
-                                                  test_one_thread_steps_back, NULL});
+    return run_suite("process", (const TTest *[]){test_plausible_values, test_follows_changes, NULL});
 }
