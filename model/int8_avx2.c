@@ -100,13 +100,16 @@ ALWAYS void quantise(uint8_t *q, const float *x, uint32_t n, slu_int8_scale s)
         _mm256_storeu_si256((__m256i *)(void *)(q + i), quantise_some(false, x, i, n, inverse, offset));
 }
 
-/* Both parts end with up to 31 bytes too many: the next part, the next row or the slack has them. */
+/* Both parts end with up to 31 bytes too many: the next part, the next row or the slack has them. What a
+ * product reads behind the last input may lie beyond both: it is multiplied by zeros, but set all the same.
+ */
 WIDE void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in,
                                  slu_int8_rows out)
 {
-    const uint32_t behind = in.first + in.width;
+    const uint32_t behind = in.first + in.width, last = slu_int8_row(slu_int8_count(in)) - 4 * VECTOR;
     for (uint32_t b = 0; b < B; b++, x += ldx) {
         uint8_t *q = out.q + (size_t)b * out.ld;
+        _mm256_storeu_si256((__m256i *)(void *)(q + last), _mm256_setzero_si256());
         __m256 low = _mm256_setzero_ps(), high = low;
         widen(x, in.first, &low, &high);
         widen(x + behind, in.K - behind, &low, &high);
