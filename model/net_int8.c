@@ -390,7 +390,8 @@ static uint32_t plain_run(const slu_run *r, const slu_step *s, uint32_t i, uint3
     return n;
 }
 
-static void run_head(const slu_run *r, const slu_step *s)
+/* |integers|: some of its layers begin chains. */
+static void run_dense(const slu_run *r, const slu_step *s, bool integers)
 {
     const slu_int8_scratch *t = r->w->int8;
     const slu_node *first = node_at(r->g, member_of(r->g, s, 0)), *in = slu_graph_input_of(r->g, first, 0);
@@ -400,7 +401,8 @@ static void run_head(const slu_run *r, const slu_step *s)
         w.forward = r->w->packed + s->forward;
     slu_view x = slu_run_value(r, in);
     make_bias(r, s, &w, inputs.width);
-    slu_int8_quantise(x.p, x.ld, r->B, inputs, t->x);
+    if (integers)
+        slu_int8_quantise(x.p, x.ld, r->B, inputs, t->x);
     for (uint32_t i = 0, column = 0, columns, n; i < s->n; i += n, column += columns) {
         const uint32_t id = member_of(r->g, s, i);
         if (t->q->layers[id].int8) {
@@ -431,9 +433,11 @@ void slu_net_int8_step(const slu_run *r, uint32_t i)
     if (q->steps[i] == STEP_COVERED)
         return;
     if (q->steps[i] == STEP_HEAD)
-        run_head(r, s);
+        run_dense(r, s, true);
     else if (first->logit && !reads_x(r->g, first))
         run_logit(r, first);
+    else if (s->op == SLU_OP_DENSE && !slu_gemm_packs()) /* a library's sums depend on the number of rows */
+        run_dense(r, s, false);
     else
         slu_op_of(s->op)->forward(r, s);
 }

@@ -6,8 +6,8 @@
  * it is one row. Layers that only each other read run one behind the other over a few rows at a time, so that
  * what lies between them stays in the first-level cache and is never written to a buffer of the workspace.
  *
- * With kernels that pack (slu_gemm_packs), or without fp32 layers among the products, a row's logits have the
- * same bits whatever rows are in the batch.
+ * A row's logits have the same bits whatever rows are in the batch: where there are no kernels that pack
+ * (slu_gemm_packs), layers that stay in fp32 are loops of dot products, and not left to OpenBLAS.
  *
  * An slu_net_int8 is immutable; any number of workspaces and threads use it. */
 #pragma once
