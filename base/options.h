@@ -43,7 +43,7 @@ typedef enum slu_label_policy { SLU_POLICY_FNW, SLU_POLICY_WINDOW, SLU_POLICY_OR
 typedef enum slu_encoding { SLU_ENCODING_PROTOBUF, SLU_ENCODING_JSON } slu_encoding;
 typedef enum slu_file_format { SLU_FILE_CSV, SLU_FILE_JSONL } slu_file_format;
 typedef enum slu_time_unit { SLU_UNIT_US, SLU_UNIT_MS, SLU_UNIT_S } slu_time_unit;
-typedef enum slu_precision { SLU_FP32, SLU_INT8 } slu_precision;
+typedef enum slu_precision { SLU_FP32, SLU_INT8, SLU_BF16 } slu_precision;
 typedef enum slu_unknown_policy { SLU_UNKNOWN_REJECT, SLU_UNKNOWN_IGNORE } slu_unknown_policy;
 
 typedef struct slu_step_opts {
@@ -103,6 +103,7 @@ typedef struct slu_training_opts {
     slu_label_policy label_policy;
     uint32_t batch_size;
     uint32_t threads;           /* that a step is computed with */
+    slu_precision precision;    /* of its large products: SLU_FP32 or SLU_BF16 */
     int64_t max_batch_delay_us; /* event time from a batch's first sample to its closing */
     uint32_t dense_every;       /* samples gathered before a step of the dense parameters */
     int64_t commit_every_us;    /* wall time between commits of a live run */

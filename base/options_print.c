@@ -221,9 +221,19 @@ static bool out_of_place(const slu_opt *o, const char *base)
     return false;
 }
 
+static bool as_before_there_was_one(const slu_opt *o, const char *base)
+{
+    if (!(o->flags & OPT_LATER))
+        return false;
+    const slu_opt_choice *c = o->choices;
+    while (strcmp(c->name, o->fallback))
+        c++;
+    return *(const int *)(const void *)(base + o->offset) == c->value;
+}
+
 static bool shown(const printer *p, const slu_opt *o, int row, const char *base)
 {
-    if ((p->learned && !holds_learned(row)) || out_of_place(o, base))
+    if ((p->learned && (!holds_learned(row) || as_before_there_was_one(o, base))) || out_of_place(o, base))
         return false;
     return o->type <= OPT_PAIRS || !absent(o, base);
 }

@@ -91,6 +91,7 @@ static const slu_opt_choice encodings[] = {
 static const slu_opt_choice formats[] = {{"csv", SLU_FILE_CSV}, {"jsonl", SLU_FILE_JSONL}, {0}};
 static const slu_opt_choice time_units[] = {{"us", SLU_UNIT_US}, {"ms", SLU_UNIT_MS}, {"s", SLU_UNIT_S}, {0}};
 static const slu_opt_choice precisions[] = {{"fp32", SLU_FP32}, {"int8", SLU_INT8}, {0}};
+static const slu_opt_choice training_precisions[] = {{"fp32", SLU_FP32}, {"bf16", SLU_BF16}, {0}};
 static const slu_opt_choice unknowns[] = {
     {"reject", SLU_UNKNOWN_REJECT}, {"ignore", SLU_UNKNOWN_IGNORE}, {0}};
 static const slu_opt_choice levels[] = {
@@ -262,6 +263,13 @@ static slu_opt table[] = {
         "Threads that a step's products are computed with, at most one per core that is free. The model is "
         "the "
         "same, bit for bit, with any number of them."),
+    CHOICE("training.precision", O, training.precision, training_precisions, "fp32",
+           "How the large products of a step are computed. bf16: operands of 8 bits, sums and parameters in "
+           "fp32; several times "
+           "as fast on CPUs with AMX or AVX-512 BF16 where oneDNN (libdnnl2) is installed, slower on others, "
+           "with a warning "
+           "(docs/performance.md).",
+           .flags = OPT_LEARNED | OPT_LATER),
     TIME("training.max_batch_delay", O, training.max_batch_delay_us, "250ms", 0, DAY,
          "Event time after which a batch closes although it is not full. Rows learn with every batch.",
          .flags = OPT_LEARNED),

@@ -42,6 +42,8 @@ typedef struct slu_opt_choice {
 enum {
     OPT_REQUIRED = 1, /* no default: the key has to be there */
     OPT_LEARNED = 2,  /* decides what is learned: part of the fingerprint */
+    OPT_LATER = 4, /* a choice that older programs did not have: at its default it leaves the fingerprint as
+                      they made it */
 };
 
 typedef struct slu_opt {

@@ -7,11 +7,11 @@ run=(librdkafka1 librocksdb7.8 libopenblas0-pthread libprotobuf-c1 libnghttp2-14
      libmicrohttpd12 libjansson4 zlib1g libxxhash0 libssl3)
 build=(cmake ninja-build gcc libc6-dev pkg-config librdkafka-dev librocksdb-dev libopenblas-dev libprotobuf-c-dev
        protobuf-c-compiler protobuf-compiler libnghttp2-dev liburcu-dev libcyaml-dev libyaml-dev
-       libmicrohttpd-dev libjansson-dev zlib1g-dev libxxhash-dev libssl-dev
+       libmicrohttpd-dev libjansson-dev zlib1g-dev libxxhash-dev libssl-dev libdnnl-dev
        check openjdk-17-jre-headless maven python3-venv curl ca-certificates)
 fuzz=(clang llvm)
 format=(clang-format)
-bench=(nghttp2-client util-linux libdnnl-dev)
+bench=(nghttp2-client util-linux)
 
 wanted=()
 for group in "${@:-build}"; do

@@ -181,6 +181,8 @@ slu_workspace *slu_workspace_new(const slu_net *n, uint32_t max_rows, bool train
 {
     const slu_graph *g = n->g;
     size_t floats = 16, rows = max_rows ? max_rows : 1;
+    if (train) /* products may take a few rows more than there are */
+        rows = (rows + SLU_PRODUCTS_ROWS - 1) / SLU_PRODUCTS_ROWS * SLU_PRODUCTS_ROWS;
     for (uint32_t i = 0; i < g->n_buffers; i++)
         floats += aligned(rows * g->columns[i]) * (train ? 2 : 1);
     if (train)
@@ -221,6 +223,7 @@ void slu_workspace_free(slu_workspace *w)
         return;
     free(w->block);
     free(w->int8);
+    slu_products_free(w->products);
     free(w->shared_block);
     free(w->own_packed);
     free(w->grad);
@@ -276,7 +279,7 @@ struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_
 {
     uint32_t widest = widest_reader_of_x(w->net->g);
     assert(!w->shared_block && first + width <= w->net->g->K);
-    if (!widest || !width)
+    if (!widest || !width || (w->products && slu_products_round(w->products)))
         return NULL;
     size_t x = aligned((size_t)w->max_rows * width);
     w->shared_block = calloc(2 * x + (size_t)w->max_rows * widest, sizeof *w->shared_block);
@@ -295,20 +298,48 @@ void slu_workspace_parallel(slu_workspace *w, const slu_parallel *p)
     w->parallel = p;
 }
 
+/* ---- products ---- */
+
+int slu_workspace_precision(slu_workspace *w, bool bf16)
+{
+    assert(w->train && !w->products);
+    slu_products_kind kind = slu_products_best(bf16, &w->slow);
+    int rc = slu_products_new(w->net->g, w->max_rows, kind, w->parallel, &w->products);
+    if (rc == SLU_ENOTFOUND) { /* the library has no kernel for a shape */
+        w->slow = "oneDNN has no kernel for one of the network's shapes";
+        kind = bf16 ? SLU_PRODUCTS_ROUNDED : SLU_PRODUCTS_NONE;
+        rc = slu_products_new(w->net->g, w->max_rows, kind, w->parallel, &w->products);
+    }
+    if (kind != SLU_PRODUCTS_ROUNDED || !w->products)
+        w->slow = NULL;
+    return rc;
+}
+
+const char *slu_workspace_products(const slu_workspace *w)
+{
+    return w->products ? slu_products_name(w->products) : slu_gemm_backend();
+}
+
+const char *slu_workspace_slow(const slu_workspace *w)
+{
+    return w->slow;
+}
+
 /* ---- packed weights ---- */
 
 typedef struct packing {
     const slu_graph *g;
     const float *params;
     float *packed;
-    uint32_t forms; /* of each step: 1 forward, 2 also backward */
+    uint32_t forms;               /* of each step: 1 forward, 2 also backward */
+    const slu_products *products; /* whose steps are not packed; NULL: none */
 } packing;
 
 static void pack_piece(void *ctx, uint32_t piece)
 {
     const packing *p = ctx;
     const slu_step *s = &p->g->steps[piece / p->forms];
-    if (s->op != SLU_OP_DENSE)
+    if (s->op != SLU_OP_DENSE || (p->products && slu_products_columns(p->products, piece / p->forms)))
         return;
     const slu_node *first = &p->g->nodes[p->g->members[s->first]];
     uint32_t K = slu_graph_input_of(p->g, first, 0)->width;
@@ -326,7 +357,7 @@ size_t slu_net_packed(const slu_net *n)
 
 void slu_net_pack(const slu_net *n, const float *params, float *packed)
 {
-    packing p = {n->g, params, packed, 1};
+    packing p = {n->g, params, packed, 1, NULL};
     slu_parallel_run(NULL, pack_piece, &p, n->g->n_steps);
 }
 
@@ -340,6 +371,8 @@ int slu_workspace_pack(slu_workspace *w, const float *params)
 {
     const slu_graph *g = w->net->g;
     assert(w->train);
+    if (w->products)
+        slu_products_pack(w->products, params, w->parallel);
     if (!slu_gemm_packs() || !g->packed_all)
         return 0;
     if (!w->own_packed)
@@ -347,7 +380,7 @@ int slu_workspace_pack(slu_workspace *w, const float *params)
     w->packed = w->own_packed;
     if (!w->packed)
         return SLU_ENOMEM;
-    packing p = {g, params, w->own_packed, 2};
+    packing p = {g, params, w->own_packed, 2, w->products};
     slu_parallel_run(w->parallel, pack_piece, &p, 2 * g->n_steps);
     return 0;
 }

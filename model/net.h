@@ -85,8 +85,8 @@ float *slu_workspace_dx(slu_workspace *w);      /* (max_rows, K): after backward
 /* Announces that many rows of x may agree in the columns [first, first + width), and returns the place to say
  * how, batch by batch (model/shared.h): the caller sets n and of and writes x (n, width) before forward, and
  * reads dx (n, width) after backward; those columns of the workspace's own x and dx then mean nothing. n 0 is
- * a plain batch. NULL: out of memory, or something else than a dense layer reads x. A workspace that does not
- * train has no dx. */
+ * a plain batch. NULL: out of memory, or something else than a dense layer reads x, or one of its products is
+ * in bf16. A workspace that does not train has no dx. */
 struct slu_shared *slu_workspace_share(slu_workspace *w, uint32_t first, uint32_t width);
 /* Whether it can: only dense layers read x. */
 bool slu_net_shares(const slu_net *n);
@@ -94,6 +94,15 @@ bool slu_net_shares(const slu_net *n);
 /* Who does the pieces of passes in |w| from now on: |p|, or with NULL, as in a new workspace, the calling
  * thread alone. The bits are the same. */
 void slu_workspace_parallel(slu_workspace *w, const slu_parallel *p);
+
+/* How a training workspace computes its large products (model/products.h), from its next slu_workspace_pack()
+ * on: in bf16, or in fp32 as suits the machine best. To be called once, after slu_workspace_parallel() and
+ * before slu_workspace_share(); parameters, gradients and sums are floats either way. Without it they are
+ * computed as in any other workspace. SLU_ENOMEM: nothing has changed. */
+int slu_workspace_precision(slu_workspace *w, bool bf16);
+const char *slu_workspace_products(const slu_workspace *w); /* what computes them, for logs */
+/* Why bf16 is slower than fp32 would be on this machine; NULL: it is not, or it was not asked for. */
+const char *slu_workspace_slow(const slu_workspace *w);
 
 /* Products read weights that lie in their own order faster. slu_workspace_pack copies |params| into it, for
  * all passes of this (training) workspace: to be called again after every change of weights, before the next

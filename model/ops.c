@@ -28,36 +28,70 @@ static bool shares(const slu_run *r, const slu_node *in)
     return in->op == SLU_OP_INPUT && r->w->shared.n;
 }
 
-static slu_weights weights_of(const slu_run *r, const slu_step *s)
+static uint32_t index_of(const slu_run *r, const slu_step *s)
 {
-    const slu_node *first = member(r, s, 0);
-    const float *packed = r->w->packed;
+    return (uint32_t)(s - r->g->steps);
+}
+
+/* Leading columns that model/products.h takes of this pass. */
+static uint32_t taken(const slu_run *r, const slu_step *s, const slu_node *in)
+{
+    return r->w->products && !shares(r, in) ? slu_products_columns(r->w->products, index_of(r, s)) : 0;
+}
+
+/* Of the columns from |first| on; packed are only whole steps that products never take. */
+static slu_weights weights_of(const slu_run *r, const slu_step *s, uint32_t first)
+{
+    const slu_node *node = member(r, s, 0);
+    const uint32_t K = slu_graph_input_of(r->g, node, 0)->width;
+    const bool own = !r->w->products || !slu_products_columns(r->w->products, index_of(r, s));
+    const float *packed = own ? r->w->packed : NULL;
     return (slu_weights){
-        .w = param(r, first->weight),
-        .K = slu_graph_input_of(r->g, first, 0)->width,
-        .N = s->width,
+        .w = param(r, node->weight) + (size_t)first * K,
+        .K = K,
+        .N = s->width - first,
         .forward = packed && s->forward != SLU_NO_PARAM ? packed + s->forward : NULL,
         .backward = packed && r->w->train && s->backward != SLU_NO_PARAM ? packed + s->backward : NULL,
         .parallel = r->w->parallel,
     };
 }
 
-/* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all,
- * and one bias and ReLU most of them. */
-static void dense_forward(const slu_run *r, const slu_step *s)
+static slu_block block(slu_view v)
 {
-    const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
-    slu_view y = slu_run_value(r, first), x = slu_run_value(r, in);
-    slu_weights w = weights_of(r, s);
+    return (slu_block){v.p, v.ld};
+}
+
+/* The nodes of a bundle are neighbours in their buffer and in the parameters, so one product serves them all,
+ * and one bias and ReLU most of them. Returns the columns that have had theirs. */
+static uint32_t dense_products(const slu_run *r, const slu_step *s, const slu_node *in, slu_view x,
+                               slu_view y)
+{
+    const slu_node *first = member(r, s, 0);
+    const uint32_t done = taken(r, s, in);
+    slu_weights w = weights_of(r, s, done);
+    if (done) {
+        slu_products_forward(r->w->products, index_of(r, s), r->B, block(x), block(y), r->w->parallel);
+        if (done < s->width)
+            slu_weights_forward(&w, 0, w.K, r->B, x.p, x.ld, false, y.p + done, y.ld,
+                                (slu_follow){.cols = 0});
+        return s->followed >= done ? done : 0;
+    }
     slu_follow f = {.finish = {param(r, first->bias), first->relu}, .cols = s->followed};
     if (shares(r, in))
         slu_shared_forward(y.p, y.ld, x.p, x.ld, &w, &r->w->shared, r->B, f);
     else
         slu_weights_forward(&w, 0, w.K, r->B, x.p, x.ld, false, y.p, y.ld, f);
+    return s->followed;
+}
+
+static void dense_forward(const slu_run *r, const slu_step *s)
+{
+    const slu_node *first = member(r, s, 0), *in = slu_graph_input_of(r->g, first, 0);
+    const uint32_t followed = dense_products(r, s, in, slu_run_value(r, in), slu_run_value(r, first));
     for (uint32_t i = 0, column = 0; i < s->n; i++) {
         const slu_node *node = member(r, s, i);
         slu_view out = slu_run_value(r, node);
-        if (column >= s->followed && (node->relu || node->bias != SLU_NO_PARAM))
+        if (column >= followed && (node->relu || node->bias != SLU_NO_PARAM))
             slu_bias_relu_forward(out.p, out.ld, param(r, node->bias), node->relu, r->B, node->width);
         column += node->width;
     }
@@ -88,15 +122,25 @@ static void dense_backward(const slu_run *r, const slu_step *s)
     op_work work = {r, s, 0};
     slu_parallel_run(r->w->parallel, bias_relu_piece, &work, s->n);
     slu_view dy = slu_run_grad(r, first), x = slu_run_value(r, in), dx = slu_run_grad(r, in);
-    slu_weights w = weights_of(r, s);
+    const uint32_t done = taken(r, s, in);
+    slu_weights w = weights_of(r, s, done);
     float *dw = param_grad(r, first->weight);
-    if (shares(r, in)) {
+    bool add = !in->overwritten;
+    if (done) {
+        slu_products_backward(r->w->products, index_of(r, s), r->B, block(x), block(dy), block(dx), dw,
+                              r->w->parallel);
+        if (done == s->width)
+            return;
+        dy.p += done;
+        dw += (size_t)done * w.K;
+        add = true;
+    } else if (shares(r, in)) {
         slu_shared_backward(dx.p, dx.ld, !in->overwritten, dw, dy.p, dy.ld, x.p, x.ld, &w, &r->w->shared,
                             r->B);
         return;
     }
     slu_weights_gradient(&w, 0, w.K, r->B, dy.p, dy.ld, x.p, x.ld, dw);
-    slu_weights_backward(&w, 0, w.K, r->B, dy.p, dy.ld, !in->overwritten, dx.p, dx.ld);
+    slu_weights_backward(&w, 0, w.K, r->B, dy.p, dy.ld, add, dx.p, dx.ld);
 }
 
 static void batch_norm_forward(const slu_run *r, const slu_step *s)

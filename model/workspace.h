@@ -1,6 +1,7 @@
 /* model/workspace.h - what net.c and ops.c share about one run of a network. */
 #pragma once
 #include "model/graph.h"
+#include "model/products.h"
 #include "model/shared.h"
 
 struct slu_net {
@@ -19,7 +20,9 @@ struct slu_workspace {
     float *saved_fixed;           /* (saved_fixed) */
     const float *packed; /* weights in panels (slu_graph.packed_*), or NULL: weights are read as they lie */
     float *own_packed;   /* (packed_all) or NULL: made by slu_workspace_pack */
-    slu_shared shared;   /* width 0: no columns of x may be shared; n is the caller's, batch by batch */
+    slu_products *products; /* NULL: all products are model/weights.h's */
+    const char *slow;       /* why bf16 is slow here; NULL: it is not */
+    slu_shared shared;      /* width 0: no columns of x may be shared; n is the caller's, batch by batch */
     float *shared_block;
     struct slu_int8_scratch *int8; /* NULL: fp32 only */
     float *block;                  /* the one allocation behind them, but for shared_block */

@@ -1,5 +1,8 @@
+#include "base/log.h"
 #include "model/gemm.h"
 #include "model/loss.h"
+#include "model/onednn.h"
+#include "model/products.h"
 #include "store/row_scan.h"
 #include "store/state.h"
 #include "tests/pipeline_sample.h"
@@ -219,22 +222,46 @@ START_TEST(test_predictions_as_served)
 }
 END_TEST
 
+/* What large products are computed with. */
+static const struct {
+    const char *precision;
+    slu_products_kind kind;
+} products[] = {{"fp32", SLU_PRODUCTS_NONE},
+                {"bf16", SLU_PRODUCTS_ROUNDED},
+                {"bf16", SLU_PRODUCTS_BF16},
+                {"fp32", SLU_PRODUCTS_FP32}};
+
+/* False where this machine has no such products (main() says so). */
+static bool choose_products(int which)
+{
+    slu_products_choose(SLU_PRODUCTS_NONE);
+    if (products[which].kind == SLU_PRODUCTS_BF16 && slu_products_best(true, NULL) != SLU_PRODUCTS_BF16)
+        return false;
+    if (products[which].kind == SLU_PRODUCTS_FP32 && !slu_onednn(NULL))
+        return false;
+    slu_products_choose(products[which].kind);
+    return true;
+}
+
 /* Six batches that are large enough to be cut; the digest of all dense parameters, into which rows went too.
  */
-static slu_hash128 learn_with_threads(const char *architecture, const char *norm, int threads)
+static slu_hash128 learn_with_threads(const char *architecture, const char *norm, const char *precision,
+                                      int threads)
 {
-    char sets[3][64];
+    char sets[4][64];
     snprintf(sets[0], sizeof sets[0], "model.architecture=%s", architecture);
     snprintf(sets[1], sizeof sets[1], "model.norm=%s", norm);
     snprintf(sets[2], sizeof sets[2], "training.threads=%d", threads);
+    snprintf(sets[3], sizeof sets[3], "training.precision=%s", precision);
     const char *all[] = {sets[0],
                          sets[1],
                          sets[2],
+                         sets[3],
                          "training.batch_size=150",
                          "model.towers=[330,96]",
                          "model.experts=3",
                          "model.expert_layers=[272,144]"};
-    bench *b = set_up(all, strcmp(architecture, "mmoe") == 0 ? 7 : 5);
+    bench *b = set_up(all, strcmp(architecture, "mmoe") == 0 ? 8 : 6);
     for (int i = 0; i < 6; i++) {
         for (int k = 0; k < 150; k++) {
             char user[16], item[16];
@@ -253,13 +280,18 @@ START_TEST(test_threads_do_not_matter)
 {
     static const char *const networks[][2] = {
         {"esmm", "none"}, {"mmoe", "none"}, {"mmoe", "layer"}, {"mmoe", "batch"}};
-    slu_gemm_choose(_i / 4 ? SLU_GEMM_OPENBLAS : SLU_GEMM_BEST);
-    slu_hash128 one = learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], 1);
+    const int which = _i / 4 ? _i / 4 - 1 : 0;
+    slu_gemm_choose(_i / 4 == 1 ? SLU_GEMM_OPENBLAS : SLU_GEMM_BEST);
+    if (!choose_products(which))
+        return;
+    slu_hash128 one =
+        learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], products[which].precision, 1);
     for (int threads = 2; threads <= 3; threads++) {
-        slu_hash128 some = learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], threads);
+        slu_hash128 some =
+            learn_with_threads(networks[_i % 4][0], networks[_i % 4][1], products[which].precision, threads);
         ck_assert_msg(some.lo == one.lo && some.hi == one.hi,
-                      "%s, norm %s, %s: another model with %d threads", networks[_i % 4][0],
-                      networks[_i % 4][1], slu_gemm_backend(), threads);
+                      "%s, norm %s, %s, products %d: another model with %d threads", networks[_i % 4][0],
+                      networks[_i % 4][1], slu_gemm_backend(), which, threads);
     }
 }
 END_TEST
@@ -352,15 +384,19 @@ START_TEST(test_absurd_values_do_not_poison)
 {
     const char *architectures[] = {"shared_bottom", "esmm", "mmoe"}, *norms[] = {"none", "batch", "layer"};
     const double prices[] = {0, 1e300, -1e300, 1e12, -1e9, 1e-300, 3e38, 7};
-    const char *architecture = architectures[_i / 3], *norm = norms[_i % 3];
-    char set_architecture[64], set_norm[64];
+    const char *architecture = architectures[_i / 3 % 3], *norm = norms[_i % 3];
+    char set_architecture[64], set_norm[64], set_precision[64];
+    if (!choose_products(_i / 9))
+        return;
+    snprintf(set_precision, sizeof set_precision, "training.precision=%s", products[_i / 9].precision);
     snprintf(set_architecture, sizeof set_architecture, "model.architecture=%s", architecture);
     snprintf(set_norm, sizeof set_norm, "model.norm=%s", norm);
     const char *sets[] = {set_architecture,
                           set_norm,
+                          set_precision,
                           "model.experts=3",
-                          "model.expert_layers=[8]",
-                          "model.bottom=[8]",
+                          _i / 9 ? "model.expert_layers=[40]" : "model.expert_layers=[8]",
+                          _i / 9 ? "model.bottom=[40]" : "model.bottom=[8]",
                           "training.dense_every=8",
                           "optimizer.dense.clip=0",
                           "optimizer.dense.rate=0.1",
@@ -395,8 +431,56 @@ START_TEST(test_absurd_values_do_not_poison)
 }
 END_TEST
 
+/* bf16 on a machine without a unit for it: the same arithmetic, and one warning that says so. */
+START_TEST(test_bf16)
+{
+    const char *sets[] = {"training.precision=bf16", "training.batch_size=150", "training.dense_every=150",
+                          "model.towers=[64,48]"};
+    double first[2], last[2];
+    slu_hash128 digests[2];
+    FILE *log = tmpfile();
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        if (bf16) {
+            slu_products_choose(SLU_PRODUCTS_ROUNDED);
+            slu_log_redirect(fileno(log), NULL);
+        }
+        bench *b = set_up(sets + !bf16, (size_t)3 + (size_t)bf16);
+        slu_log_redirect(2, NULL);
+        ck_assert_int_eq(strncmp(slu_learner_products(b->learner), "bf16", 4) == 0, bf16);
+        for (int i = 0; i < 60; i++) {
+            for (int k = 0; k < 150; k++) {
+                char user[16], item[16];
+                snprintf(user, sizeof user, "u%d", k * 7 % 101);
+                snprintf(item, sizeof item, "i%d", k * 13 % 57);
+                add(b, user, item, false, SLU_SAY_LABEL, (uint8_t)(k * 7 % 101 % 3 == 0));
+            }
+            last[bf16] = step(b);
+            if (!i)
+                first[bf16] = last[bf16];
+        }
+        digests[bf16] = slu_learner_dense_digest(b->learner);
+        tear_down(b);
+    }
+    ck_assert_int_ne(memcmp(&digests[0], &digests[1], sizeof digests[0]), 0);
+    ck_assert_msg(last[1] < .6 * first[1] && fabs(last[1] - last[0]) < .02 * last[0],
+                  "loss %g to %g, fp32 %g to %g", first[1], last[1], first[0], last[0]);
+    char said[2000] = "";
+    rewind(log);
+    size_t n = fread(said, 1, sizeof said - 1, log);
+    said[n] = 0;
+    const char *warning = strstr(said, "training.precision bf16 is slower than fp32 on this machine");
+    ck_assert_msg(warning && strstr(warning, "why="), "%s", said);
+    ck_assert_ptr_null(strstr(warning + 1, "training.precision bf16 is slower"));
+    fclose(log);
+}
+END_TEST
+
 int main(void)
 {
+    if (slu_products_best(true, NULL) != SLU_PRODUCTS_BF16)
+        printf("skipped: learning with a bf16 unit: this machine has none, or no oneDNN\n");
+    if (!slu_onednn(NULL))
+        printf("skipped: learning with oneDNN: it is not installed\n");
     Suite *s = suite_create("learner");
     TCase *c = tcase_create("learner");
     tcase_set_timeout(c, 60);
@@ -405,10 +489,11 @@ int main(void)
     tcase_add_test(c, test_dense_waits_for_enough_samples);
     tcase_add_test(c, test_gathered_gradients_survive);
     tcase_add_test(c, test_predictions_as_served);
-    tcase_add_loop_test(c, test_threads_do_not_matter, 0, 8);
+    tcase_add_loop_test(c, test_threads_do_not_matter, 0, 20);
+    tcase_add_test(c, test_bf16);
     tcase_add_test(c, test_admission_counts_impressions_not_samples);
     tcase_add_test(c, test_every_architecture_and_norm_learns);
-    tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 9);
+    tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 36);
     suite_add_tcase(s, c);
     return sample_run(s);
 }

@@ -321,7 +321,9 @@ START_TEST(test_fingerprint)
                  {"training.commit_every=1s", false},
                  {"join.cache=2GiB", false},
                  {"log.level=debug", false},
-                 {"model.seed=1", false /* the default, written out */}};
+                 {"model.seed=1", false /* the default, written out */},
+                 {"training.precision=bf16", true},
+                 {"training.precision=fp32", false}};
     uint64_t plain, changed;
     free(dump_of(least, NULL, &plain));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -2,6 +2,7 @@
  */
 #include "trainer/learner.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/pool.h"
 #include "model/loss.h"
 #include "model/pooling.h"
@@ -111,6 +112,23 @@ static int size_tables(slu_learner *l, slu_error *err)
                                                  l->options->training.batch_size);
 }
 
+static int choose_precision(slu_learner *l, slu_error *err)
+{
+    if (slu_workspace_precision(l->work, l->options->training.precision == SLU_BF16))
+        return slu_fail(err, SLU_ENOMEM, "out of memory for the products of batches of %u",
+                        l->options->training.batch_size);
+    const char *slow = slu_workspace_slow(l->work), *products = slu_workspace_products(l->work);
+    if (slow)
+        SLU_WARN("learner",
+                 "training.precision bf16 is slower than fp32 on this machine: its products are rounded and "
+                 "multiplied in "
+                 "fp32; use fp32 here, or a CPU with AMX or AVX-512 BF16 and oneDNN (libdnnl2)",
+                 SLU_STR("why", slow), SLU_STR("products", products));
+    else if (strstr(products, "onednn"))
+        SLU_INFO("learner", "large products are computed by oneDNN", SLU_STR("products", products));
+    return 0;
+}
+
 int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_store *store, slu_learner **lp,
                      slu_error *err)
 {
@@ -151,6 +169,9 @@ int slu_learner_open(const slu_options *options, const slu_schema *schema, slu_s
             goto fail;
         slu_workspace_parallel(l->work, slu_pool_parallel(l->pool));
     }
+    rc = choose_precision(l, err);
+    if (rc)
+        goto fail;
     l->shared = slu_workspace_share(l->work, l->sharing.column, l->sharing.width);
     rc = size_tables(l, err);
     if (!rc)
@@ -541,6 +562,11 @@ void slu_learner_committed(slu_learner *l)
     slu_dense_committed(&l->dense);
     slu_row_expiry_committed(l->expiry);
     slu_row_table_committed(l->rows);
+}
+
+const char *slu_learner_products(const slu_learner *l)
+{
+    return slu_workspace_products(l->work);
 }
 
 const float *slu_learner_dense(const slu_learner *l, size_t *n)

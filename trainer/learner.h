@@ -48,6 +48,7 @@ int slu_learner_flush(slu_learner *l, slu_commit *c,
                       void (*each_row)(void *ctx, uint32_t table, const slu_row *row), void *ctx);
 void slu_learner_committed(slu_learner *l);
 
+const char *slu_learner_products(const slu_learner *l); /* what computes them: "bf16: onednn 2.6.3, ..." */
 const float *slu_learner_dense(const slu_learner *l, size_t *n); /* (n) parameters now */
 bool slu_learner_dense_changed(const slu_learner *l); /* since the last commit that was confirmed */
 slu_hash128 slu_learner_dense_digest(slu_learner *l); /* of all parameters now */
