@@ -2,6 +2,7 @@
 #include "base/background.h"
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "serving/served.h"
 #include "sluice/v1/delta.pb-c.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -141,21 +142,6 @@ bool slu_delta_applier_midway(const slu_delta_applier *a)
 
 /* ---- checks, before anything changes ---- */
 
-static bool all_finite(const uint8_t *bytes, size_t floats)
-{
-    float v[64];
-    for (size_t at = 0; at < floats; at += 64) {
-        size_t m = floats - at < 64 ? floats - at : 64;
-        float sum = 0;
-        memcpy(v, bytes + at * sizeof(float), m * sizeof(float));
-        for (size_t i = 0; i < m; i++)
-            sum += v[i] * 0; /* 0, or NaN from any infinity or NaN */
-        if (sum != 0)
-            return false;
-    }
-    return true;
-}
-
 static int check_block(const slu_delta_applier *a, const row_block *b, slu_error *err)
 {
     if (b->table >= slu_model_tables(a->table))
@@ -170,7 +156,7 @@ static int check_block(const slu_delta_applier *a, const row_block *b, slu_error
     if (b->values.len != rows * served * sizeof(float))
         return slu_fail(err, SLU_EFORMAT, "table '%s' has %zu ids of %u floats but %zu bytes of values", name,
                         rows, served, b->values.len);
-    if (!all_finite(b->values.data, rows * served))
+    if (!served_finite(b->values.data, rows * served))
         return slu_fail(err, SLU_EFORMAT, "a row of table '%s' holds a number that is not finite", name);
     return 0;
 }
@@ -183,7 +169,7 @@ static int check_dense(const slu_delta_applier *a, const dense_block *d, slu_err
     if (d->values.len % sizeof(float) || d->offset > total || floats > total - d->offset)
         return slu_fail(err, SLU_EFORMAT, "%zu bytes of dense parameters from %u on do not fit into %zu",
                         d->values.len, d->offset, total);
-    if (!all_finite(d->values.data, floats))
+    if (!served_finite(d->values.data, floats))
         return slu_fail(err, SLU_EFORMAT, "a dense parameter is not finite");
     return 0;
 }

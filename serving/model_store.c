@@ -1,16 +1,17 @@
 #include "serving/model_store.h"
 #include "base/log.h"
+#include "serving/row_key.h"
+#include "serving/row_load.h"
+#include "serving/served.h"
 #include "store/state.h"
 #include "store/store.h"
 #include <assert.h>
-#include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE_BYTES (4u << 20) /* of a base or of a deletion, in one commit */
-#define KEY_BYTES   12u
-#define GENERATION  (1u << 31)
+#define PIECE_BYTES (4u << 20)     /* of a base or of a deletion, in one commit */
 #define MIXED       "scorer.mixed" /* META: 1 while the rows that count may have others among them */
 #define SUMS        "scorer.sums"  /* META: version u64, row sum, dense digest; little-endian */
 
@@ -20,7 +21,7 @@ struct model_store {
     const slu_schema *schema;
     const slu_model_table *table;
     const char *topic;
-    uint32_t generation; /* 0 or GENERATION: of the rows that count */
+    uint32_t generation; /* 0 or ROW_KEY_GENERATION: of the rows that count */
     bool base;           /* rows go to the other generation */
     bool dirty;          /* something waits that a commit should take */
     bool sweep;          /* the other generation has rows that count for nothing */
@@ -29,31 +30,6 @@ struct model_store {
     int64_t offset;      /* behind what was applied, -1 unknown */
     slu_error failed;    /* of a commit inside a sink; told by the next model_store_commit */
 };
-
-/* ---- keys ---- */
-
-static void put_be32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
-static void put_be64(uint8_t *p, uint64_t v)
-{
-    put_be32(p, (uint32_t)(v >> 32));
-    put_be32(p + 4, (uint32_t)v);
-}
-
-static uint32_t get_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void row_key(uint8_t key[KEY_BYTES], uint32_t generation, uint32_t table, uint64_t id)
-{
-    put_be32(key, generation | table);
-    put_be64(key + 4, id);
-}
 
 /* ---- opening ---- */
 
@@ -117,63 +93,42 @@ uint64_t model_store_disk_bytes(model_store *s)
 
 /* ---- loading ---- */
 
-typedef struct loading {
-    const model_store *s;
-    slu_model_table *into;
-    float *row;
-    uint64_t stale; /* rows of the other generation */
-    int rc;
-    slu_error *err;
-} loading;
-
-static bool all_finite(const float *v, size_t n)
+/* Readers for a start. The other cores have nothing else to do then. */
+static uint32_t load_threads(void)
 {
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(v[i]))
-            return false;
-    return true;
+    cpu_set_t ours;
+    int n = sched_getaffinity(0, sizeof ours, &ours) ? 1 : CPU_COUNT(&ours);
+    return n < 1 ? 1 : n > (int)ROW_LOAD_THREADS ? ROW_LOAD_THREADS : (uint32_t)n;
 }
 
-static bool load_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+static int put_rows(void *ctx, uint32_t table, const uint64_t *ids, const float *v, uint32_t n,
+                    slu_error *err)
 {
-    loading *l = ctx;
-    uint32_t tag = key_len == KEY_BYTES ? get_be32(key) : UINT32_MAX;
-    uint32_t table = tag & ~GENERATION;
+    return slu_model_put_rows(ctx, table, ids, v, n, err);
+}
 
-    if (key_len == KEY_BYTES && (tag & GENERATION) != l->s->generation) {
-        l->stale++;
-        return true;
-    }
-    if (table >= slu_model_tables(l->into) || value_len != slu_model_served(l->into, table) * sizeof(float)) {
-        l->rc = slu_fail(l->err, SLU_ECORRUPT,
-                         "a row of %zu bytes in table %u does not belong to this schema", value_len, table);
-        return false;
-    }
-    uint64_t id = (uint64_t)get_be32((const uint8_t *)key + 4) << 32 | get_be32((const uint8_t *)key + 8);
-    if (value_len)
-        memcpy(l->row, value, value_len);
-    if (!all_finite(l->row, value_len / sizeof(float))) {
-        l->rc = slu_fail(l->err, SLU_ECORRUPT, "row %llu of table %u holds a number that is not finite",
-                         (unsigned long long)id, table);
-        return false;
-    }
-    l->rc = slu_model_put_row(l->into, table, id, l->row, l->err);
-    return !l->rc;
+static bool found_one(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+    (void)key, (void)key_len, (void)value, (void)value_len;
+    *(bool *)ctx = true;
+    return false;
+}
+
+/* Whether there are rows of the generation that does not count. */
+static int look_for_stale(model_store *s, slu_error *err)
+{
+    uint8_t second[4] = {ROW_KEY_GENERATION >> 24};
+    const bool high = !s->generation;
+    return slu_store_scan(s->store, SLU_FAMILY_ROWS, high ? second : NULL, high ? sizeof second : 0,
+                          high ? NULL : second, high ? 0 : sizeof second, found_one, &s->sweep, err);
 }
 
 static int load_rows(model_store *s, slu_model_table *table, slu_error *err)
 {
-    uint32_t longest = 1;
-    for (uint32_t i = 0; i < slu_model_tables(table); i++)
-        if (slu_model_served(table, i) > longest)
-            longest = slu_model_served(table, i);
-    loading l = {.s = s, .into = table, .row = malloc(longest * sizeof(float)), .err = err};
-    if (!l.row)
-        return slu_fail(err, SLU_ENOMEM, "no memory for a row of %u floats", longest);
-    int rc = slu_store_scan(s->store, SLU_FAMILY_ROWS, NULL, 0, NULL, 0, load_row, &l, err);
-    s->sweep = l.stale > 0;
-    free(l.row);
-    return rc ? rc : l.rc;
+    const row_load_from from = {s->store, s->generation, table, load_threads()};
+    int rc = row_load(&from, put_rows, table, err);
+    s->sweep = false;
+    return rc ? rc : look_for_stale(s, err);
 }
 
 static void write_piece(model_store *s)
@@ -221,7 +176,7 @@ static int load_position(model_store *s, slu_delta_position *at, slu_error *err)
         rc = slu_state_get_u64(s->store, MIXED, 0, &mixed, err);
     at->learned_through_us = (int64_t)learned;
     at->committed_us = (int64_t)committed;
-    s->generation = generation ? GENERATION : 0;
+    s->generation = generation ? ROW_KEY_GENERATION : 0;
     if (!rc && mixed) {
         SLU_WARN("subscriber",
                  "the scorer's store holds rows of two bases, because the disk failed while one was written; "
@@ -286,7 +241,7 @@ static int load_model(model_store *s, slu_model_table *table, const slu_delta_po
     if (rc == SLU_ENOTFOUND)
         rc = slu_fail(err, SLU_ECORRUPT, "version %llu has no dense parameters",
                       (unsigned long long)at->version);
-    if (!rc && !all_finite(dense, P))
+    if (!rc && !served_finite(dense, P))
         rc = slu_fail(err, SLU_ECORRUPT, "a dense parameter is not finite");
     if (!rc)
         rc = check_sums(s, at->version, slu_model_next_sums(table, dense), err);
@@ -325,14 +280,14 @@ int model_store_load(model_store *s, slu_model_table *table, slu_delta_position 
 
 typedef struct sweeping {
     model_store *s;
-    uint32_t tag; /* GENERATION or 0: what is deleted */
+    uint32_t tag; /* ROW_KEY_GENERATION or 0: what is deleted */
 } sweeping;
 
 static bool sweep_row(void *ctx, const void *key, size_t key_len, const void *value, size_t value_len)
 {
     sweeping *w = ctx;
     (void)value, (void)value_len;
-    if (key_len == KEY_BYTES && (get_be32(key) & GENERATION) != w->tag)
+    if (key_len == ROW_KEY_BYTES && (row_key_tag(key) & ROW_KEY_GENERATION) != w->tag)
         return true;
     slu_commit_delete(w->s->commit, SLU_FAMILY_ROWS, key, key_len);
     write_piece(w->s);
@@ -344,11 +299,11 @@ static bool sweep_row(void *ctx, const void *key, size_t key_len, const void *va
  * be done. */
 static void sweep(model_store *s)
 {
-    sweeping w = {s, s->generation ^ GENERATION};
+    sweeping w = {s, s->generation ^ ROW_KEY_GENERATION};
     slu_error err = SLU_ERROR_INIT;
     uint8_t from[4], to[4];
-    put_be32(from, w.tag);
-    put_be32(to, w.tag | GENERATION);
+    row_key_put_u32(from, w.tag);
+    row_key_put_u32(to, w.tag | ROW_KEY_GENERATION);
     s->sweep = slu_store_scan(s->store, SLU_FAMILY_ROWS, from, 4, w.tag ? NULL : to, w.tag ? 0 : 4, sweep_row,
                               &w, &err) != 0;
     if (s->sweep)
@@ -362,10 +317,10 @@ static bool prune_row(void *ctx, const void *key, size_t key_len, const void *va
 {
     model_store *s = ctx;
     (void)value;
-    if (key_len == KEY_BYTES) {
-        uint32_t tag = get_be32(key), table = tag & ~GENERATION;
-        uint64_t id = (uint64_t)get_be32((const uint8_t *)key + 4) << 32 | get_be32((const uint8_t *)key + 8);
-        if ((tag & GENERATION) != s->generation)
+    if (key_len == ROW_KEY_BYTES) {
+        uint32_t tag = row_key_tag(key), table = tag & ~ROW_KEY_GENERATION;
+        uint64_t id = row_key_id(key);
+        if ((tag & ROW_KEY_GENERATION) != s->generation)
             return true; /* sweep() is for those */
         if (table < slu_model_tables(s->table) &&
             value_len == slu_model_served(s->table, table) * sizeof(float) &&
@@ -426,8 +381,8 @@ static void on_abandon(void *ctx)
 static void on_row(void *ctx, uint32_t table, uint64_t id, const float *v)
 {
     model_store *s = ctx;
-    uint8_t key[KEY_BYTES];
-    row_key(key, s->base ? s->generation ^ GENERATION : s->generation, table, id);
+    uint8_t key[ROW_KEY_BYTES];
+    row_key_write(key, (s->base ? s->generation ^ ROW_KEY_GENERATION : s->generation) | table, id);
     if (v)
         slu_commit_put(s->commit, SLU_FAMILY_ROWS, key, sizeof key, v,
                        slu_model_served(s->table, table) * sizeof(float));
@@ -441,7 +396,7 @@ static void on_published(void *ctx, const slu_delta_position *now, const float *
 {
     model_store *s = ctx;
     if (s->base) {
-        s->generation ^= GENERATION;
+        s->generation ^= ROW_KEY_GENERATION;
         s->base = false;
         s->sweep = true;
         s->mixed = s->foul;

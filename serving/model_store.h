@@ -9,8 +9,8 @@
  * With each version goes what the model adds up to (slu_model_sums). Loading is a walk over all rows anyway,
  * so it adds them up anew: a bit that changed on its way to the disk or on it is found at the start.
  *
- * Keys: ROWS (generation << 31 | table, u32 be) (id, u64 be) -> served floats; DENSE "params"; META
- * "scorer.*". @thread one, the subscriber */
+ * Keys: ROWS (serving/row_key.h) -> served floats; DENSE "params"; META "scorer.*". @thread one, the
+ * subscriber; a start reads with several (serving/row_load.h) */
 #pragma once
 #include "base/options.h"
 #include "feature/schema.h"

@@ -7,6 +7,7 @@
 #include <urcu/urcu-bp.h>
 
 #define LIMIT_CHECK_EVERY 1024u /* changes between exact sums of memory */
+#define AHEAD             16u   /* rows whose places are on their way into the cache while one is put */
 
 /* ThreadSanitizer does not see into liburcu, so it is told what a grace period means: all that readers did
  * inside their read sections happened before it ended. The address that stands for this is one that has no
@@ -343,6 +344,21 @@ int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const flo
     rc = row_set_put(g->sets[table], next_mark(t), id, v, err);
     if (!rc)
         g->sum = sum;
+    return rc;
+}
+
+int slu_model_put_rows(slu_model_table *t, uint32_t table, const uint64_t *ids, const float *v, uint32_t n,
+                       slu_error *err)
+{
+    const row_set *s = writable(t)->sets[table];
+    int rc = 0;
+    for (uint32_t i = 0; i < n && i < AHEAD; i++)
+        row_set_expect(s, ids[i]);
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        if (i + AHEAD < n)
+            row_set_expect(s, ids[i + AHEAD]);
+        rc = slu_model_put_row(t, table, ids[i], v + (size_t)i * t->served[table], err);
+    }
     return rc;
 }
 

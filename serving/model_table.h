@@ -65,6 +65,9 @@ void slu_model_read_end(slu_model_reader *r);
 /* Writer side. Changes are seen with the next slu_model_publish. A failure (SLU_ENOMEM, SLU_ELIMIT) leaves
  * what was changed before it; slu_model_undo takes that back, too. */
 int slu_model_put_row(slu_model_table *t, uint32_t table, uint64_t id, const float *v, slu_error *err);
+/* The same for |n| rows of one table, v (n, served), quicker than one by one. */
+int slu_model_put_rows(slu_model_table *t, uint32_t table, const uint64_t *ids, const float *v, uint32_t n,
+                       slu_error *err);
 int slu_model_delete_row(slu_model_table *t, uint32_t table, uint64_t id, slu_error *err);
 /* Takes back every change since the last slu_model_publish, a base under construction included. */
 void slu_model_undo(slu_model_table *t);

@@ -5,19 +5,25 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Index entries: 0 is empty, 1 a tombstone, else (hash >> 32) << 32 | slot + 2. */
+/* Index entries: 0 is empty, 1 a tombstone, else the hash's low 32 bits << 32 | slot + 2. These bits are also
+ * the home position, so a larger index is made from the smaller one alone, without a look at any row. */
 #define ENTRY_EMPTY     0u
 #define ENTRY_TOMBSTONE 1u
 #define ENTRY_FIRST     2u
 
 #define MAX_CHUNKS   65536u
-#define CHUNK_BYTES  (1u << 20) /* pages that were not touched cost nothing, so tiny tables cost little */
+#define CHUNK_BYTES  HUGE_PAGE /* pages that were not touched cost nothing, so tiny tables cost little */
+#define HUGE_PAGE    (2u << 20)
 #define PAGE         4096u
 #define MAPPED_BYTES (64u << 10) /* indexes from here on are mapped, not allocated */
 #define FIRST_INDEX  1024u       /* entries */
 #define BATCH        32u         /* ids whose cache misses are in flight together */
 #define FETCHED      128u        /* bytes of a row that are called ahead */
 #define NO_SLOT      UINT32_MAX
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; a header of that time may not know it */
+#endif
 
 /* Row states: the mark of a version that is not settled in the low bits, and whether this is a deletion. */
 #define MARK_BITS 3u
@@ -46,9 +52,10 @@ struct row_set {
     row_index *index; /* read with acquire by readers */
     uint32_t floats;
     uint32_t stride;      /* bytes from row to row */
-    uint32_t chunk_shift; /* log2 of the rows of a chunk */
+    uint32_t chunk_rows;  /* a chunk has so many rows */
+    uint32_t chunk_shift; /* and so many numbers of slots, log2; those behind its rows are not used */
     uint32_t chunks;      /* in use */
-    uint32_t slots;       /* given out so far, whatever became of them */
+    uint32_t slots;       /* the next one that was never given out */
     uint64_t live;        /* rows of the version being made */
     uint64_t used;        /* entries that are not empty */
     uint64_t tombstones;  /* of them */
@@ -61,13 +68,38 @@ struct row_set {
     char *chunk[MAX_CHUNKS]; /* untouched pages of this directory cost nothing */
 };
 
-/* Zeroed. */
+static char *mapped(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* |bytes| that begin at a huge page. Rows and entries are hit at random, and with small pages nearly each of
+ * them would also want a walk through page tables, on a virtual machine through two. */
+static void *mapped_huge(size_t bytes)
+{
+    char *p = mapped(bytes + HUGE_PAGE - PAGE);
+    if (!p)
+        return NULL;
+    size_t before = -(uintptr_t)p % HUGE_PAGE;
+    if (before)
+        munmap(p, before);
+    p += before;
+    munmap(p + bytes, HUGE_PAGE - PAGE - before);
+    return p;
+}
+
+static size_t pages_of(size_t bytes)
+{
+    return (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
+/* Zeroed. What is as large as a huge page begins at one. */
 static void *memory_new(size_t bytes)
 {
     if (bytes < MAPPED_BYTES)
         return calloc(1, bytes);
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    return bytes < HUGE_PAGE ? mapped(bytes) : mapped_huge(pages_of(bytes));
 }
 
 static void memory_free(void *p, size_t bytes)
@@ -75,7 +107,13 @@ static void memory_free(void *p, size_t bytes)
     if (bytes < MAPPED_BYTES)
         free(p);
     else
-        munmap(p, bytes);
+        munmap(p, pages_of(bytes));
+}
+
+/* Asks for huge pages; a system that has none to give goes on with small ones. */
+static void make_huge(void *p, size_t bytes)
+{
+    madvise(p, bytes, MADV_HUGEPAGE);
 }
 
 static size_t index_size(uint64_t entries)
@@ -85,9 +123,13 @@ static size_t index_size(uint64_t entries)
 
 static row_index *index_new(uint64_t entries)
 {
-    row_index *x = memory_new(index_size(entries));
-    if (x)
-        x->mask = entries - 1;
+    const size_t bytes = index_size(entries);
+    row_index *x = memory_new(bytes);
+    if (!x)
+        return NULL;
+    if (bytes >= HUGE_PAGE)
+        make_huge(x, bytes);
+    x->mask = entries - 1;
     return x;
 }
 
@@ -99,7 +141,7 @@ static void index_free(row_index *x)
 
 static size_t chunk_bytes(const row_set *s)
 {
-    return (size_t)s->stride << s->chunk_shift;
+    return s->chunk_rows == 1 ? s->stride : CHUNK_BYTES;
 }
 
 static row *row_at(const row_set *s, uint32_t slot)
@@ -108,14 +150,19 @@ static row *row_at(const row_set *s, uint32_t slot)
     return (row *)(void *)(s->chunk[slot >> s->chunk_shift] + (size_t)within * s->stride);
 }
 
+static uint64_t hash_of(uint64_t id)
+{
+    return (uint32_t)slu_mix64(id);
+}
+
 static uint64_t entry_of(uint64_t hash, uint32_t slot)
 {
-    return (hash & 0xffffffff00000000u) | (slot + ENTRY_FIRST);
+    return hash << 32 | (slot + ENTRY_FIRST);
 }
 
 static bool entry_may_be(uint64_t entry, uint64_t hash)
 {
-    return (uint32_t)entry >= ENTRY_FIRST && (entry >> 32) == (hash >> 32);
+    return (uint32_t)entry >= ENTRY_FIRST && entry >> 32 == hash;
 }
 
 static uint32_t entry_slot(uint64_t entry)
@@ -135,7 +182,8 @@ row_set *row_set_new(uint32_t floats)
         return NULL;
     s->floats = floats;
     s->stride = (uint32_t)((sizeof(row) + (size_t)floats * sizeof(float) + 7) & ~(size_t)7);
-    while (((size_t)s->stride << (s->chunk_shift + 1)) <= CHUNK_BYTES)
+    s->chunk_rows = s->stride < CHUNK_BYTES ? CHUNK_BYTES / s->stride : 1;
+    while (1u << s->chunk_shift < s->chunk_rows)
         s->chunk_shift++;
     s->index = index_new(FIRST_INDEX);
     if (!s->index) {
@@ -228,7 +276,7 @@ static uint32_t hash_some(const row_index *x, const uint64_t *ids, uint32_t n, u
 {
     const uint32_t m = n < BATCH ? n : BATCH;
     for (uint32_t i = 0; i < m; i++) {
-        hash[i] = slu_mix64(ids[i]);
+        hash[i] = hash_of(ids[i]);
         __builtin_prefetch(&x->entries[hash[i] & x->mask]);
     }
     return m;
@@ -326,6 +374,23 @@ static int out_of_memory(const row_set *s, slu_error *err)
                     (unsigned long long)s->live);
 }
 
+/* A table's first chunk has small pages, of which only those touched count, until there is a second one. */
+static bool add_chunk(row_set *s)
+{
+    char *p = memory_new(chunk_bytes(s));
+    if (!p)
+        return false;
+    s->chunk[s->chunks++] = p;
+    if (s->chunk_rows == 1 || s->chunks == 1)
+        return true;
+    make_huge(p, CHUNK_BYTES);
+    if (s->chunks == 2) {
+        make_huge(s->chunk[0], CHUNK_BYTES);
+        madvise(s->chunk[0], CHUNK_BYTES, MADV_COLLAPSE); /* its rows move into a huge page where they are */
+    }
+    return true;
+}
+
 /* A slot that no reader can see. */
 static int take_slot(row_set *s, uint32_t *slot, slu_error *err)
 {
@@ -336,13 +401,11 @@ static int take_slot(row_set *s, uint32_t *slot, slu_error *err)
     uint32_t c = s->slots >> s->chunk_shift;
     if (c == MAX_CHUNKS || s->slots >= NO_SLOT - ENTRY_FIRST)
         return slu_fail(err, SLU_ELIMIT, "a table is full with %llu rows", (unsigned long long)s->live);
-    if (c == s->chunks) {
-        s->chunk[c] = memory_new(chunk_bytes(s));
-        if (!s->chunk[c])
-            return out_of_memory(s, err);
-        s->chunks++;
-    }
+    if (c == s->chunks && !add_chunk(s))
+        return out_of_memory(s, err);
     *slot = s->slots++;
+    if ((s->slots & ((1u << s->chunk_shift) - 1)) == s->chunk_rows)
+        s->slots = (c + 1) << s->chunk_shift;
     return 0;
 }
 
@@ -365,7 +428,7 @@ static int rebuild(row_set *s, uint32_t mark, slu_error *err)
         uint64_t entry = old->entries[i];
         if ((uint32_t)entry < ENTRY_FIRST)
             continue;
-        uint64_t pos = slu_mix64(row_at(s, entry_slot(entry))->id);
+        uint64_t pos = entry >> 32;
         while (x->entries[pos & x->mask] != ENTRY_EMPTY)
             pos++;
         x->entries[pos & x->mask] = entry;
@@ -406,10 +469,15 @@ static uint64_t *place_of(const row_set *s, uint64_t id, uint64_t hash, bool *pr
     }
 }
 
+void row_set_expect(const row_set *s, uint64_t id)
+{
+    __builtin_prefetch(&s->index->entries[hash_of(id) & s->index->mask]);
+}
+
 const float *row_set_newest(const row_set *s, uint64_t id)
 {
     bool present;
-    const uint64_t *e = place_of(s, id, slu_mix64(id), &present);
+    const uint64_t *e = place_of(s, id, hash_of(id), &present);
     if (!present)
         return NULL;
     const row *r = row_at(s, entry_slot(*e));
@@ -450,7 +518,7 @@ static void set_entry(row_set *s, uint64_t *e, uint64_t entry)
 /* Lets |id| lead to a new row of the version being made; |v| NULL: a deletion. */
 static int lead_to(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_error *err)
 {
-    uint64_t hash = slu_mix64(id);
+    uint64_t hash = hash_of(id);
     uint32_t slot = 0, prev = NO_SLOT;
     bool present, was = false;
     int rc = take_slot(s, &slot, err);
@@ -472,7 +540,7 @@ static int lead_to(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_e
 
 static int put_in_place(row_set *s, uint64_t id, const float *v, slu_error *err)
 {
-    uint64_t hash = slu_mix64(id);
+    uint64_t hash = hash_of(id);
     uint32_t slot = 0;
     bool present;
     uint64_t *e = place_of(s, id, hash, &present);
@@ -507,7 +575,7 @@ int row_set_put(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_erro
 int row_set_delete(row_set *s, uint32_t mark, uint64_t id, slu_error *err)
 {
     bool present;
-    uint64_t *e = place_of(s, id, slu_mix64(id), &present);
+    uint64_t *e = place_of(s, id, hash_of(id), &present);
     if (!present || state_of(row_at(s, entry_slot(*e))) & DELETED)
         return 0;
     if (!reserve(s))
@@ -536,7 +604,7 @@ void row_set_settle(row_set *s)
         __atomic_store_n(&r->state, state & ~MARK_BITS, __ATOMIC_RELAXED);
         if (!(state & DELETED))
             continue;
-        uint64_t *e = place_of(s, r->id, slu_mix64(r->id), &present);
+        uint64_t *e = place_of(s, r->id, hash_of(r->id), &present);
         if (!present || entry_slot(*e) != slot)
             continue; /* it was replaced within its version */
         set_entry(s, e, ENTRY_TOMBSTONE);
@@ -550,7 +618,7 @@ void row_set_undo(row_set *s)
     for (size_t i = 0; i < s->fresh.n; i++) {
         uint32_t slot = s->fresh.slots[i];
         const row *r = row_at(s, slot);
-        uint64_t hash = slu_mix64(r->id);
+        uint64_t hash = hash_of(r->id);
         bool present;
         uint64_t *e = place_of(s, r->id, hash, &present);
         if (!present || entry_slot(*e) != slot)
@@ -577,9 +645,13 @@ uint64_t row_set_rows(const row_set *s)
     return s->live;
 }
 
+/* Bytes of chunks once |slots| were given out: pages of the first, from then on whole ones. */
 static uint64_t touched(const row_set *s, uint64_t slots)
 {
-    return (slots * s->stride + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+    uint64_t chunks = (slots + (1u << s->chunk_shift) - 1) >> s->chunk_shift;
+    if (s->chunk_rows == 1)
+        return chunks * pages_of(s->stride);
+    return chunks > 1 || slots >= s->chunk_rows ? chunks * CHUNK_BYTES : pages_of(slots * s->stride);
 }
 
 static size_t list_slots(const row_set *s)

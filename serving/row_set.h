@@ -38,6 +38,8 @@ uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint
  * being made, the same until it is settled or undone. SLU_ENOMEM or SLU_ELIMIT (2^32 slots) leave the table
  * as it was. */
 int row_set_put(row_set *s, uint32_t mark, uint64_t id, const float *v, slu_error *err);
+/* A change of |id| is about to come: its place in the index is called into the cache. */
+void row_set_expect(const row_set *s, uint64_t id);
 int row_set_delete(row_set *s, uint32_t mark, uint64_t id, slu_error *err);
 /* The row as the version being made has it; NULL: none. Valid until the next change. */
 const float *row_set_newest(const row_set *s, uint64_t id);

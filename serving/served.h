@@ -7,6 +7,7 @@
 #include "feature/schema.h"
 #include "model/net.h"
 #include "serving/model_table.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Floats per row of each table into served (slu_schema_tables). */
@@ -14,3 +15,5 @@ void served_floats(const slu_options *options, const slu_schema *schema, uint32_
 /* An empty table for a model of |net| over |schema|; |max_bytes| and errors as slu_model_table_new. */
 int slu_served_table(const slu_options *options, const slu_schema *schema, const slu_net *net,
                      uint64_t max_bytes, slu_model_table **tp, slu_error *err);
+/* Whether all |floats| at |bytes|, aligned or not, are numbers. */
+bool served_finite(const void *bytes, size_t floats);

@@ -80,7 +80,7 @@ kill -0 "$scorer_pid" || fail "the scorer ended"
 grep -q "the model needs more than" "$work/scorer.log" || fail "no word about the limit"
 say "a base that does not fit beside the model that serves, and bases that do"
 publish base 150000
-publish base 3000
+publish base 1000
 wait_for "a base that fits" serves "$published"
 for _ in 1 2 3; do
     publish delta 4000
