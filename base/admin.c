@@ -11,6 +11,7 @@
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #define MAX_MEMORY                                                                                           \
     ((size_t)16 << 10) /* per connection: request line and headers; more is answered 431 or 414 */
 #define TIMEOUT_SECONDS 10u
+#define HANG_UP_MS      1000 /* a stop waits so long at most; clients are gone in one or two */
 
 struct slu_admin {
     struct MHD_Daemon *http;
@@ -32,6 +34,10 @@ struct slu_admin {
     int port;
     bool loopback;    /* listens where only this machine gets */
     int64_t start_us; /* monotonic */
+
+    pthread_mutex_t lock; /* of clients */
+    int clients[MAX_CONNECTIONS];
+    unsigned n_clients;
 };
 
 static void put(slu_buf *out, const char *s)
@@ -396,6 +402,35 @@ static int port_of(int fd, bool *loopback)
                                           : ((struct sockaddr_in *)&at)->sin_port);
 }
 
+/* Called by the library's thread, before a socket that has ended is closed. */
+static void on_connection(void *ctx, struct MHD_Connection *c, void **state,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    slu_admin *a = ctx;
+    (void)state;
+    int fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    pthread_mutex_lock(&a->lock);
+    if (what == MHD_CONNECTION_NOTIFY_STARTED && a->n_clients < MAX_CONNECTIONS)
+        a->clients[a->n_clients++] = fd;
+    for (unsigned i = 0; what == MHD_CONNECTION_NOTIFY_CLOSED && i < a->n_clients; i++)
+        if (a->clients[i] == fd) {
+            a->clients[i] = a->clients[--a->n_clients];
+            break;
+        }
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* Ends what clients can send; true: there are none left. */
+static bool hang_up(slu_admin *a)
+{
+    pthread_mutex_lock(&a->lock);
+    bool none = !a->n_clients;
+    for (unsigned i = 0; i < a->n_clients; i++)
+        shutdown(a->clients[i], SHUT_RDWR);
+    pthread_mutex_unlock(&a->lock);
+    return none;
+}
+
 int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err)
 {
     int fd, rc;
@@ -408,15 +443,17 @@ int slu_admin_start(const slu_admin_opts *opts, slu_admin **ap, slu_error *err)
         rc = slu_fail(err, SLU_ENOMEM, "out of memory");
         goto fail;
     }
+    pthread_mutex_init(&a->lock, NULL);
     a->opts = *opts;
     a->opts.listen = a->opts.program = NULL; /* the caller's, not to be used later */
     a->port = port_of(fd, &a->loopback);
     a->start_us = slu_mono_us(&slu_system_clock);
-    a->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, a,
-                               MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                               (unsigned)MAX_CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-                               (unsigned)MAX_PER_ADDRESS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, MAX_MEMORY,
-                               MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_SECONDS, MHD_OPTION_END);
+    a->http =
+        MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, a,
+                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
+                         MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)MAX_PER_ADDRESS,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, MAX_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
+                         TIMEOUT_SECONDS, MHD_OPTION_NOTIFY_CONNECTION, on_connection, a, MHD_OPTION_END);
     if (!a->http) {
         rc = slu_fail(err, SLU_EIO, "cannot start the admin page on %.100s: %s", opts->listen,
                       strerror(errno));
@@ -441,7 +478,15 @@ void slu_admin_stop(slu_admin *a)
 {
     if (!a)
         return;
-    MHD_stop_daemon(a->http); /* closes the socket too */
+    /* libmicrohttpd 0.9.75 reads a null pointer when it refuses a request by itself, a malformed one, between
+     * being told to stop and stopping. So it is told when it has no clients any more. */
+    int fd = MHD_quiesce_daemon(a->http);
+    for (int ms = 0; !hang_up(a) && ms < HANG_UP_MS; ms++)
+        usleep(1000);
+    MHD_stop_daemon(a->http);
+    if (fd != MHD_INVALID_SOCKET)
+        close(fd);
+    pthread_mutex_destroy(&a->lock);
     free(a->program);
     free(a);
 }

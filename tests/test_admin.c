@@ -257,9 +257,27 @@ START_TEST(test_many_clients)
 }
 END_TEST
 
+/* The library dies of a request that it refuses by itself while it is being stopped: none may be left then.
+ */
+START_TEST(test_stopped_while_refusing)
+{
+    for (int round = 0; round < suite_share(300, 30); round++) {
+        slu_admin *a = start(&(slu_admin_opts){0});
+        int fds[8], port = slu_admin_port(a);
+        for (int i = 0; i < 8; i++)
+            fds[i] = dial(port);
+        for (int i = 0; i < 8; i++)
+            ck_assert_int_gt(send(fds[i], "\x16\x03\x01 not http at all\r\n\r\n", 26, MSG_NOSIGNAL), 0);
+        slu_admin_stop(a);
+        for (int i = 0; i < 8; i++)
+            close(fds[i]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     return run_suite("admin", (const TTest *[]){test_pages, test_readiness, test_refusals, test_bad_addresses,
                                                 test_strangers_are_turned_away, test_headers_and_bodies,
-                                                test_many_clients, NULL});
+                                                test_many_clients, test_stopped_while_refusing, NULL});
 }
