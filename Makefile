@@ -83,8 +83,8 @@ soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, a
 soak-sabotage: build ## The soak's own test: small soaks of a trainer with a defect to order, each of which has to be found
 	@python3 tests/soak/test_sabotage.py $(BUILD)
 
-bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time; PRECISION=1: a scorer in int8 against fp32
-	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity) $(if $(PRECISION),--precision)
+bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time; PRECISION=int8: a scorer in int8 against fp32; PRECISION=bf16: training in bf16 against fp32
+	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity) $(if $(PRECISION),--precision $(PRECISION))
 
 bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
 	@mkdir -p $(BUILD)/bench
@@ -93,7 +93,7 @@ bench-train-path: build ## Samples a second of the learner's step alone and of t
 $(BUILD)/bench/venv/ready: bench/peers/requirements.txt
 	@python3 -m venv $(BUILD)/bench/venv && $(BUILD)/bench/venv/bin/pip install -q -r $< && touch $@
 
-bench-train: build $(BUILD)/bench/venv/ready ## The learner's step against a PyTorch twin and the machine's floor; CHECK=1
+bench-train: build $(BUILD)/bench/venv/ready ## The learner's step, in fp32 and bf16, against a PyTorch twin and the machine's floor; CHECK=1
 	@BUILD='$(BUILD)' python3 bench/train.py
 
 bench-score: build $(BUILD)/bench/venv/ready ## Scoring in process against ONNX Runtime, fp32 and int8; CHECK=1

@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-/* Prints JSON: milliseconds of products by library and precision, bytes, bandwidth, the floor. 0 on success.
+/* Prints JSON: milliseconds of products by library and precision, bytes, bandwidth, the floor in the best
+ * precision and in fp32. 0 on success.
  */
 int floor_print(uint32_t threads);

@@ -41,7 +41,8 @@ CHANGES = [
 ]
 
 
-# --precision: the same model, predicted in fp32 and as a scorer with serving.precision int8 would (trainer/as_served.h).
+# --precision: int8: the same model, predicted in fp32 and as a scorer with serving.precision int8 would (trainer/as_served.h);
+# bf16: models trained in fp32 and with training.precision bf16.
 PRECISIONS = [
     ("fnw esmm + wide (as shipped)", []),
     ("fnw mmoe + wide, experts 128-64", MMOE + ["model.expert_layers=[128,64]"]),
@@ -62,23 +63,28 @@ def replay(binary, config, data, sets):
         return json.load(open(out.name))
 
 
-def compare_precisions(binary, config, data, only):
+def compare_precisions(binary, config, data, only, other):
+    key = "training" if other == "bf16" else "serving"
     print("| config | precision | " + " | ".join("%s %s" % (step, what) for step, _ in STEPS for what in ("AUC", "NE", "calib.")) + " |\n|---|---|"
           + "---|" * 3 * len(STEPS))
-    reports = []
+    reports, missed = [], []
     for name, sets in PRECISIONS:
-        digests = []
-        for precision in ("fp32", "int8"):
-            if only and only not in name:
-                continue
-            r = replay(binary, config, data, sets + ["serving.precision=" + precision])
+        if only and only not in name:
+            continue
+        digests, auc = [], []
+        for precision in ("fp32", other):
+            r = replay(binary, config, data, sets + ["%s.precision=%s" % (key, precision)])
             m = {(x["step"], x["space"]): x for x in r["metrics"]}
             print("| %s | %s | %s |" % (name, precision, " | ".join("%.5f | %.5f | %.4f" % (m[s]["auc"], m[s]["ne"], m[s]["calibration"]) for s in STEPS)), flush=True)
             reports.append({"config": name, "precision": precision, "sets": sets, "report": r})
             digests.append(r["digest"])
-        if len(set(digests)) > 1:
+            auc.append([m[s]["auc"] for s in STEPS])
+        if key == "serving" and len(set(digests)) > 1:
             sys.exit("%s: what is learned depends on serving.precision: %s" % (name, " and ".join(digests)))
-    return reports
+        if key == "training" and len(set(digests)) == 1:
+            sys.exit("%s: bf16 learned the model of fp32: nothing was rounded" % name)
+        missed += ["%s: AUC of %s moves by %.5f" % (name, s[0], b - a) for s, a, b in zip(STEPS, *auc) if abs(b - a) > 5e-4]
+    return reports, missed
 
 
 def main():
@@ -87,16 +93,19 @@ def main():
     ap.add_argument("--data", default=os.path.join(root, "../shared/data/storefront"))
     ap.add_argument("--build", default=os.path.join(root, "build"))
     ap.add_argument("--sensitivity", action="store_true", help="one change at a time on the shipped config instead")
-    ap.add_argument("--precision", action="store_true", help="what a scorer in int8 would have predicted, beside fp32")
+    ap.add_argument("--precision", nargs="?", const="int8", choices=["int8", "bf16", "1"],
+                    help="beside fp32, what a scorer in int8 would have predicted, or what is learned in bf16")
     ap.add_argument("--only", help="run only configs whose name contains this")
     a = ap.parse_args()
     if not os.path.isdir(a.data):
         sys.exit("no recorded events at %s: name them with --data DIR" % a.data)
     if a.precision:
-        reports = compare_precisions(os.path.join(a.build, "bin/sluice-replay"), os.path.join(root, "examples/storefront.yaml"), a.data, a.only)
+        reports, missed = compare_precisions(os.path.join(a.build, "bin/sluice-replay"), os.path.join(root, "examples/storefront.yaml"), a.data, a.only,
+                                             "int8" if a.precision == "1" else a.precision)
         os.makedirs(os.path.join(a.build, "bench"), exist_ok=True)
         json.dump(reports, open(os.path.join(a.build, "bench/storefront-precision.json"), "w"), indent=1)
-        return 0
+        print("\nAUC within 5e-4 of fp32: " + ("no: " + "; ".join(missed) if missed else "yes"))
+        return 1 if missed and os.environ.get("CHECK") else 0
     reports, missed = [], []
     print("| config | CTR AUC | CTR NE | CTR calib. | CTCVR AUC | CTCVR NE | CTCVR calib. | CVR AUC | s |\n|---|---|---|---|---|---|---|---|---|")
     for name, sets, target in [c + (None,) for c in CHANGES] if a.sensitivity else RUNS:

@@ -9,8 +9,8 @@
 #include "bench/measure.h"
 #include "bench/train_data.h"
 #include "feature/value.h"
-#include "model/gemm.h"
 #include "model/loss.h"
+#include "model/products.h"
 #include "model/spec.h"
 #include "trainer/learner.h"
 #include <dirent.h>
@@ -212,7 +212,8 @@ static int run(const char *path, uint32_t warm, uint32_t timed, const char *cons
     double *cpu = malloc((timed + 1) * sizeof *cpu), *wall = malloc((timed + 1) * sizeof *wall);
     scored *scores = malloc((size_t)(warm + timed) * d.B * sizeof *scores);
     must(batch && cpu && wall && scores, "out of memory");
-    printf("{\"backend\": \"%s\", \"losses\": [", slu_gemm_backend());
+    printf("{\"backend\": \"%s\", \"bf16_unit\": %s, \"losses\": [", slu_learner_products(t.learner),
+           slu_products_best(true, NULL) == SLU_PRODUCTS_BF16 ? "true" : "false");
     for (uint32_t i = 0; i < warm + timed; i++) {
         double loss;
         uint32_t said;

@@ -6,7 +6,10 @@
 Both learn the same batches of a file from the same first parameters; losses are compared batch by batch. ROUNDS times
 everybody learns WARM + TIMED batches in turn; a figure is the median over rounds of the median step. One core is
 CPU time, so that a busy machine disturbs little; two cores are wall time and want a quiet machine.
-Environment: BUILD, ROUNDS (3), SEED (1), LAWS ("zipf uniform"), QUICK=1 (no bf16, no compiled twin).
+With training.precision bf16 sluice learns them too: timed where the machine has a unit for it, and by rounding, untimed, where
+it has none. CURVE batches (300) then show what bf16 does to the loss: means of 50 batches and AUC against fp32.
+Environment: BUILD, ROUNDS (3), SEED (1), LAWS ("zipf uniform"), CURVE (0: none), QUICK=1 (no compiled twin, no curve, no bf16
+where the machine has no unit for it).
 """
 import json
 import os
@@ -26,6 +29,17 @@ QUICK = os.environ.get("QUICK")
 BATCH = 512
 # Largest relative difference of a batch's loss: fp32 sums in another order; bf16 has 8 bits.
 CLOSE = {"fp32": 1e-3, "bf16": 2e-2}
+CURVE = 0 if QUICK else int(os.environ.get("CURVE", 300))
+MEANS = 50  # batches of one point of the curve: one batch of 512 says its loss only to some percent
+BF16 = ["training.precision=bf16"]
+
+
+def flags():
+    with open("/proc/cpuinfo") as f:
+        return next((line.split() for line in f if line.startswith("flags")), [])
+
+
+AMX = "amx_bf16" in flags()
 
 
 def call(command, threads=1):
@@ -48,15 +62,24 @@ def twin(data, threads, *options):
             str(threads), *options]
 
 
-def contenders(data):
-    own = [TOOL, "run", data, str(WARM), str(TIMED)]
+def learn(data, warm, timed, *sets):
+    return [TOOL, "run", data, str(warm), str(timed), *sets]
+
+
+def contenders(data, unit):
+    own = learn(data, WARM, TIMED)
     yield "sluice, 1 core", own, 1, "fp32"
+    if unit:
+        yield "sluice bf16, 1 core", own + BF16, 1, "bf16"
     yield "twin fp32, 1 core", twin(data, 1), 1, "fp32"
     yield "twin fp32, sorted ids, 1 core", twin(data, 1, "--rows", "unique"), 1, "fp32"
-    if not QUICK:
+    if unit or not QUICK:
         yield "twin bf16 autocast, 1 core", twin(data, 1, "--precision", "bf16"), 1, "bf16"
+    if not QUICK:
         yield "twin fp32 compiled, 1 core", twin(data, 1, "--compile"), 1, "fp32"
     yield "sluice, 2 cores", own + ["training.threads=2"], 2, "fp32"
+    if unit:
+        yield "sluice bf16, 2 cores", own + BF16 + ["training.threads=2"], 2, "bf16"
     yield "twin fp32, 2 cores", twin(data, 2), 2, "fp32"
 
 
@@ -67,13 +90,27 @@ def check_losses(name, precision, losses, reference):
     return worst
 
 
-def compare(distribution):
+def curve(distribution):
+    """What bf16 changes over CURVE batches: largest difference of a point of the loss curve, and of AUC."""
+    data = os.path.join(FOLDER, f"train-{distribution}-curve.bin")
+    subprocess.run([TOOL, "make", distribution, os.environ.get("SEED", "1"), str(CURVE), data], cwd=ROOT, check=True)
+    fp32, bf16 = (need(learn(data, 0, CURVE, *sets)) for sets in ([], BF16))
+    os.remove(data)
+    if fp32["losses"] == bf16["losses"]:
+        sys.exit("bench-train: bf16 has the losses of fp32: nothing was rounded")
+    points = [[sum(r["losses"][i:i + MEANS]) / MEANS for i in range(0, CURVE - MEANS + 1, MEANS)] for r in (fp32, bf16)]
+    return {"batches": CURVE, "products": bf16["backend"], "fp32": points[0], "bf16": points[1],
+            "loss": max(abs(a - b) for a, b in zip(*points)), "auc_fp32": fp32["auc"], "auc_bf16": bf16["auc"],
+            "auc": abs(fp32["auc"] - bf16["auc"])}
+
+
+def compare(distribution, unit):
     data = os.path.join(FOLDER, f"train-{distribution}.bin")
     subprocess.run([TOOL, "make", distribution, os.environ.get("SEED", "1"), str(WARM + TIMED), data], cwd=ROOT, check=True)
-    times, floors, losses, own, differs, failed = {}, [], None, None, {}, {}
+    times, floors, losses, own, differs, failed, products = {}, [], None, {}, {}, {}, {}
     for _ in range(ROUNDS):
         floors.append(need([TOOL, "floor", "1"]))
-        for name, command, threads, precision in contenders(data):
+        for name, command, threads, precision in contenders(data, unit):
             if name in failed:
                 continue
             result, why = call(command, threads)
@@ -81,25 +118,38 @@ def compare(distribution):
                 failed[name] = why
                 continue
             if name.startswith("sluice"):
-                own = own or result["losses"]
-                if result["losses"] != own:
+                products[precision] = result["backend"]
+                if result["losses"] != own.setdefault(precision, result["losses"]):
                     sys.exit(f"bench-train: {name}: other losses than with one thread")
             times.setdefault(name, []).append(result["cpu_ms" if threads == 1 else "wall_ms"])
             losses = losses or result["losses"]
             differs[name] = check_losses(name, precision, result["losses"], losses)
     if not any(n.startswith("twin") for n in times):
         sys.exit(f"bench-train: no twin ran: {failed}")
-    return {n: median(t) for n, t in times.items()}, {k: median([f[k] for f in floors]) for k in floors[0]}, differs, failed
+    return {n: median(t) for n, t in times.items()}, {k: median([f[k] for f in floors]) for k in floors[0]}, differs, failed, products
+
+
+def has_unit():
+    data = os.path.join(FOLDER, "train-probe.bin")
+    subprocess.run([TOOL, "make", "zipf", "1", "1", data], cwd=ROOT, check=True)
+    unit = need(learn(data, 0, 1))["bf16_unit"]
+    os.remove(data)
+    os.remove(data + ".json")
+    return unit
 
 
 def main():
     figures, missed = {}, []
+    unit = has_unit()
+    if AMX and not unit:
+        sys.exit("bench-train: this CPU has AMX, but oneDNN cannot be loaded: apt-get install libdnnl2")
     for distribution in os.environ.get("LAWS", "zipf uniform").split():
-        times, floor, differs, failed = compare(distribution)
+        times, floor, differs, failed, products = compare(distribution, unit)
         own = times["sluice, 1 core"]
+        fastest = min(own, times.get("sluice bf16, 1 core", own))
         best_fp32 = min(t for n, t in times.items() if n.startswith("twin fp32") and n.endswith("1 core"))
         best = min(t for n, t in times.items() if n.startswith("twin") and n.endswith("1 core"))
-        share = floor["floor_ms"] / own
+        share = floor["floor_ms"] / fastest
         print(f"\n{distribution} ids, batch {BATCH}, median of {ROUNDS} rounds of {TIMED} steps")
         print(f"{'':34}{'ms a step':>10}{'samples/s':>11}{'of sluice':>11}{'loss differs':>14}")
         for name, ms in times.items():
@@ -116,15 +166,24 @@ def main():
         print(f"{'floor: memory, ' + format(floor['bytes'] / 1e6, '.1f') + ' MB':34}{floor['memory_ms']:10.2f}   "
               f"{floor['bandwidth'] / 1e9:.1f} GB/s")
         print(f"{'floor':34}{floor['floor_ms']:10.2f}   sluice reaches {100 * share:.0f} % of its speed")
-        amx = "onednn_bf16_ms" in floor
-        goals = [("fp32 twin", best_fp32 / own, 10 if amx else 1.5), ("share of the floor's speed", share, .5)]
-        if amx:
-            goals.append(("best twin", best / own, 4))
+        if floor["floor_fp32_ms"] > floor["floor_ms"]:
+            print(f"{'floor in fp32':34}{floor['floor_fp32_ms']:10.2f}   sluice in fp32 reaches {100 * floor['floor_fp32_ms'] / own:.0f} %")
+        print("products of sluice: " + "; ".join(sorted(products.values())))
+        goals = [("fp32 alone against the fp32 twin", best_fp32 / own, 1.5), ("share of the floor's speed", share, .5)]
+        if AMX:
+            bf16 = times["sluice bf16, 1 core"]
+            goals += [("bf16 against the fp32 twin", best_fp32 / bf16, 10), ("bf16 against the best twin", best / bf16, 4)]
         for what, value, target in goals:
             if value < target:
                 missed.append(f"{distribution}: {what} {value:.2f}, target {target}")
-        figures[distribution] = {"ms": times, "floor": floor, "loss_differs": differs, "failed": failed,
-                                 "ratio_fp32": best_fp32 / own, "ratio_best": best / own, "share_of_floor": share}
+        bf16_curve = curve(distribution) if CURVE else None
+        if bf16_curve:
+            print(f"bf16 against fp32 over {CURVE} batches ({bf16_curve['products']}): loss, means of {MEANS}, within "
+                  f"{bf16_curve['loss']:.1e}; AUC {bf16_curve['auc_bf16']:.5f} against {bf16_curve['auc_fp32']:.5f}")
+            missed += [f"{distribution}: {what} of bf16 {bf16_curve[key]:.1e} from fp32, target 5e-4"
+                       for what, key in (("loss", "loss"), ("AUC", "auc")) if bf16_curve[key] > 5e-4]
+        figures[distribution] = {"ms": times, "products": products, "amx": AMX, "bf16_unit": unit, "bf16_curve": bf16_curve, "floor": floor, "loss_differs": differs, "failed": failed,
+                                 "ratio_fp32": best_fp32 / fastest, "ratio_best": best / fastest, "share_of_floor": share}
     report("train", figures, missed)
 
 

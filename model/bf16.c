@@ -56,6 +56,19 @@ void slu_bf16_round(float *out, size_t ldo, const float *in, size_t ldi, uint32_
     }
 }
 
+/* Two numbers at any even address; the first one is the lower half, on the little-endian machines that this
+ * is for. */
+typedef uint32_t pair __attribute__((may_alias, aligned(2)));
+
+SLU_CLONES
+void slu_bf16_pairs(slu_bf16 *out, const float *a, const float *b, uint32_t n)
+{
+    pair *restrict to = (pair *)out;
+    const float *restrict first = a, *restrict second = b;
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = rounded(bits_of(first[i])) >> 16 | rounded(bits_of(second[i]));
+}
+
 slu_bf16 slu_bf16_of_ref(float x)
 {
     uint32_t bits = bits_of(x);

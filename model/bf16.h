@@ -18,5 +18,7 @@ float slu_bf16_float(slu_bf16 x);
 void slu_bf16_narrow(slu_bf16 *out, size_t ldo, const float *in, size_t ldi, uint32_t rows, uint32_t cols);
 /* The same values as floats: their lower halves are zero. */
 void slu_bf16_round(float *out, size_t ldo, const float *in, size_t ldi, uint32_t rows, uint32_t cols);
+/* a[0], b[0], a[1], b[1], ... a[n - 1], b[n - 1]. */
+void slu_bf16_pairs(slu_bf16 *out, const float *a, const float *b, uint32_t n);
 /* Twin: looks at both neighbours and takes the nearer one. */
 slu_bf16 slu_bf16_of_ref(float x);

@@ -1,8 +1,8 @@
 #include "model/blocks.h"
 #include "base/error.h"
 #include "model/bf16.h"
-#include "model/simd.h"
 #include <stdlib.h>
+#include <string.h>
 
 /* Where index |i| of dimension |d| puts an element. */
 static size_t place(const slu_blocking *b, uint32_t d, size_t i)
@@ -47,49 +47,40 @@ static uint32_t run_from(const slu_blocks *b, uint32_t n, uint32_t step, uint32_
     return end - n;
 }
 
-SLU_CLONES
-static void interleave(slu_bf16 *restrict out, const slu_bf16 *restrict a, const slu_bf16 *restrict b,
-                       uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        out[2 * i] = a[i];
-        out[2 * i + 1] = b[i];
-    }
-}
-
-enum { PIECE = 512 };
-
 /* A row of B is one half of a row of pairs. */
 static void pack_rows_of_pairs(const slu_blocks *b, slu_bf16 *out, const float *B, uint32_t ldb)
 {
-    slu_bf16 even[PIECE], odd[PIECE] = {0};
+    enum { MOST = 512 };
+    static const float zeros[MOST];
     for (uint32_t k = 0; k < b->K; k += 2) {
         const float *row = B + (size_t)k * ldb;
         for (uint32_t n = 0, run; n < b->N; n += run) {
-            run = run_from(b, n, 2, PIECE);
-            slu_bf16_narrow(even, PIECE, row + n, ldb, 1, run);
-            if (k + 1 < b->K)
-                slu_bf16_narrow(odd, PIECE, row + ldb + n, ldb, 1, run);
-            else
-                memset(odd, 0, sizeof odd);
-            interleave(out + b->at_k[k] + b->at_n[n], even, odd, run);
+            run = run_from(b, n, 2, MOST);
+            slu_bf16_pairs(out + b->at_k[k] + b->at_n[n], row + n, k + 1 < b->K ? row + ldb + n : zeros, run);
         }
     }
 }
 
-/* A row of B transposed has its pairs side by side already. */
+/* A row of B transposed has its pairs side by side already. A few pairs of each row at a time: their places
+ * lie so far apart that those of a whole row would drive each other out of the cache. */
 static void pack_columns_of_pairs(const slu_blocks *b, slu_bf16 *out, const float *B, uint32_t ldb)
 {
-    slu_bf16 row[PIECE];
-    for (uint32_t n = 0; n < b->N; n++)
-        for (uint32_t k = 0; k < b->K; k += PIECE) {
-            uint32_t count = b->K - k < PIECE ? b->K - k : PIECE;
-            slu_bf16_narrow(row, PIECE, B + (size_t)n * ldb + k, ldb, 1, count);
+    enum { FEW = 32, ROWS = 16 };
+    slu_bf16 rows[ROWS][FEW];
+    for (uint32_t k = 0; k < b->K; k += FEW) {
+        const uint32_t count = b->K - k < FEW ? b->K - k : FEW;
+        for (uint32_t n = 0, run; n < b->N; n += run) {
+            run = run_from(b, n, 2, ROWS);
             if (count % 2)
-                row[count] = 0;
-            for (uint32_t i = 0; i < count; i += 2)
-                memcpy(out + b->at_k[k + i] + b->at_n[n], row + i, 2 * sizeof *row);
+                memset(rows, 0, sizeof rows);
+            slu_bf16_narrow(rows[0], FEW, B + (size_t)n * ldb + k, ldb, run, count);
+            for (uint32_t i = 0; i < (count + 1) / 2; i++) {
+                slu_bf16 *to = out + b->at_k[k + 2 * i] + b->at_n[n];
+                for (uint32_t j = 0; j < run; j++)
+                    memcpy(to + 2 * j, &rows[j][2 * i], 2 * sizeof *to);
+            }
         }
+    }
 }
 
 static const float *element(const slu_blocks *b, uint32_t i, bool transpose_b, const float *B, uint32_t ldb,

@@ -83,6 +83,27 @@ START_TEST(test_matrices)
 }
 END_TEST
 
+START_TEST(test_pairs)
+{
+    slu_rng r;
+    slu_rng_seed(&r, 6);
+    for (uint32_t n = 1; n < 70; n++) {
+        float a[70], b[70];
+        slu_bf16 out[142];
+        fill(a, 70, &r);
+        fill(b, 70, &r);
+        memset(out, 0x55, sizeof out);
+        slu_bf16_pairs(out + 1, a, b, n);
+        for (uint32_t i = 0; i < 142; i++) {
+            slu_bf16 want = 0x5555;
+            if (i >= 1 && i <= 2 * n)
+                want = slu_bf16_of_ref(i % 2 ? a[(i - 1) / 2] : b[(i - 1) / 2]);
+            ck_assert_msg(out[i] == want, "%u pairs, number %u", n, i);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("bf16");
@@ -91,6 +112,7 @@ int main(void)
     tcase_add_test(t, test_known_values);
     tcase_add_test(t, test_against_twin);
     tcase_add_test(t, test_matrices);
+    tcase_add_test(t, test_pairs);
     suite_add_tcase(s, t);
     return finish_suite(s);
 }

@@ -3,6 +3,7 @@
 #include "model/bf16.h"
 #include "model/blocks.h"
 #include "tests/numeric.h"
+#include "tests/suite.h"
 #include <string.h>
 
 enum { MOST = 200, ROOM = 256 * 320 };
@@ -97,8 +98,8 @@ int main(void)
 {
     Suite *s = suite_create("blocks");
     TCase *t = tcase_create("blocks");
-    tcase_set_timeout(t, 60);
-    tcase_add_loop_test(t, test_every_element, 0, 200);
+    tcase_set_timeout(t, 60 * suite_slowness());
+    tcase_add_loop_test(t, test_every_element, 0, suite_share(200, 12));
     suite_add_tcase(s, t);
     return finish_suite(s);
 }

@@ -6,6 +6,8 @@
 #include "model/gemm.h"
 #include "model/onednn.h"
 #include "tests/numeric.h"
+#include "tests/suite.h"
+#include <dirent.h>
 #include <string.h>
 
 static bool missing(const char *what)
@@ -115,7 +117,7 @@ START_TEST(test_floats)
 {
     if (missing("products of floats"))
         return;
-    for (uint64_t seed = 0; seed < 400; seed++)
+    for (uint64_t seed = 0; seed < (uint64_t)suite_share(400, 20); seed++)
         ck_assert_msg(check_one(seed, false), "seed %llu: no such product", (unsigned long long)seed);
 }
 END_TEST
@@ -124,13 +126,14 @@ START_TEST(test_bf16)
 {
     if (missing("products of bf16"))
         return;
+    const int shapes = suite_share(400, 20);
     int made = 0;
-    for (uint64_t seed = 0; seed < 400; seed++)
-        made += check_one(seed, true);
+    for (int seed = 0; seed < shapes; seed++)
+        made += check_one((uint64_t)seed, true);
     if (!made)
         printf("skipped: products of bf16: this CPU has no unit that oneDNN would use\n");
     else
-        ck_assert_int_eq(made, 400);
+        ck_assert_int_eq(made, shapes);
 }
 END_TEST
 
@@ -202,7 +205,7 @@ START_TEST(test_threads)
     slu_pool *pool;
     slu_error err = SLU_ERROR_INIT;
     ck_assert_int_eq(slu_pool_new(3, &pool, &err), 0);
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < suite_share(20, 1); round++) {
         memset(many, 0, ny * sizeof *many);
         p.y = many;
         slu_parallel_run(slu_pool_parallel(pool), do_piece, &p, PIECES);
@@ -217,18 +220,50 @@ START_TEST(test_threads)
 }
 END_TEST
 
+static int threads_of_this_process(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/task");
+    ck_assert_ptr_nonnull(d);
+    for (struct dirent *e; (e = readdir(d));)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+/* Large enough for the library to want a thread per core, which it must not have. */
+START_TEST(test_starts_no_thread)
+{
+    enum { N = 512 };
+    if (missing("one thread"))
+        return;
+    float *a = floats(N * N), *b = floats(N * N), *c = floats(N * N);
+    slu_matmul_spec s = {.M = N, .N = N, .K = N, .lda = N, .ldb = N, .ldc = N};
+    slu_matmul *m = slu_matmul_new(&s, NULL, 1);
+    ck_assert_ptr_nonnull(m);
+    slu_matmul_run(m, a, b, NULL, c);
+    ck_assert_int_eq(threads_of_this_process(), 1);
+    slu_matmul_free(m);
+    free(a);
+    free(b);
+    free(c);
+}
+END_TEST
+
 int main(void)
 {
+    setenv("OMP_NUM_THREADS", "3", 1); /* somebody else's wish, which must not be ours */
     const char *why;
     const char *name = slu_onednn(&why);
     printf("library: %s\n", name ? name : why);
     Suite *s = suite_create("onednn");
     TCase *t = tcase_create("onednn");
-    tcase_set_timeout(t, 120);
+    tcase_set_timeout(t, 120 * suite_slowness());
     tcase_add_test(t, test_floats);
     tcase_add_test(t, test_bf16);
     tcase_add_test(t, test_like_another);
     tcase_add_test(t, test_threads);
+    tcase_add_test(t, test_starts_no_thread);
     suite_add_tcase(s, t);
     return finish_suite(s);
 }

@@ -7,6 +7,7 @@
 #include "model/products.h"
 #include "model/workspace.h"
 #include "tests/numeric.h"
+#include "tests/suite.h"
 #include <string.h>
 
 static const char *const kinds[] = {"none", "bf16 by oneDNN", "bf16 by rounding", "fp32 by oneDNN"};
@@ -111,7 +112,7 @@ START_TEST(test_layers)
     slu_gemm_choose(_i / 3 ? SLU_GEMM_OPENBLAS : SLU_GEMM_BEST);
     if (!can(kind))
         return;
-    for (uint64_t seed = 0; seed < 60; seed++)
+    for (uint64_t seed = 0; seed < (uint64_t)suite_share(60, 4); seed++)
         check_layer(kind, seed + 1000);
 }
 END_TEST
@@ -356,7 +357,7 @@ int main(void)
             printf("skipped: %s: this machine cannot\n", kinds[kind]);
     Suite *s = suite_create("products");
     TCase *t = tcase_create("products");
-    tcase_set_timeout(t, 120);
+    tcase_set_timeout(t, 120 * suite_slowness());
     tcase_add_loop_test(t, test_layers, 0, 6);
     tcase_add_loop_test(t, test_networks, 0, 27);
     tcase_add_loop_test(t, test_gradients, 0, 27);
