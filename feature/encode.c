@@ -258,6 +258,67 @@ void slu_encode_candidate(slu_encoder *e, const slu_values *fields, slu_encoded 
     pack(e, out);
 }
 
+/* ---- columns ---- */
+
+static bool has_one_id(const slu_slot *slot)
+{
+    return slot->table != SLU_NO_TABLE &&
+           (slot->opts->kind == SLU_CATEGORICAL || slot->opts->kind == SLU_NUMERIC);
+}
+
+static bool has_column(const slu_encoder *e, const slu_slot *slot)
+{
+    if (slot->opts->kind != SLU_CROSS)
+        return has_one_id(slot) || slot->opts->kind == SLU_NUMERIC;
+    for (uint32_t i = 0; i < slot->n_of; i++)
+        if (!has_one_id(e->plans[slot->of[i]].slot))
+            return false;
+    return true;
+}
+
+bool slu_encode_has_columns(const slu_encoder *e)
+{
+    for (uint32_t i = 0; i < slu_schema_slots(e->schema); i++)
+        if (!e->plans[i].slot->shared && !has_column(e, e->plans[i].slot))
+            return false;
+    return true;
+}
+
+void slu_encode_column_ids(const slu_encoder *e, uint32_t slot, const slu_value *v, uint32_t n, uint64_t *ids)
+{
+    const plan *p = &e->plans[slot];
+    for (uint32_t i = 0; i < n; i++) {
+        const slu_values one = {v + i, 1};
+        ids[i] = p->bucket ? encode_bucket(p, &one) : encode_one(p, &one);
+    }
+}
+
+void slu_encode_column_cross(const slu_encoder *e, uint32_t slot, uint64_t *columns, uint32_t apart,
+                             uint32_t n)
+{
+    const slu_slot *cross = e->plans[slot].slot;
+    uint64_t *ids = columns + (size_t)slot * apart;
+    for (uint32_t b = 0; b < n; b++)
+        ids[b] = slu_mix64(cross->seed);
+    for (uint32_t i = 0; i < cross->n_of; i++) {
+        const plan *part = &e->plans[cross->of[i]];
+        const uint64_t *of = columns + (size_t)cross->of[i] * apart;
+        for (uint32_t b = 0; b < n; b++)
+            ids[b] = fold(ids[b], part->slot->shared ? e->ids[part->first] : of[b]);
+    }
+    for (uint32_t b = 0; b < n; b++)
+        ids[b] = ids[b] ? ids[b] : 1;
+}
+
+void slu_encode_column_numbers(const slu_encoder *e, uint32_t slot, const slu_value *v, uint32_t n,
+                               float *numbers, uint32_t apart)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const slu_values one = {v + i, 1};
+        numbers[(size_t)i * apart] = encode_number(&e->plans[slot], &one);
+    }
+}
+
 /* ---- making ---- */
 
 static bool is_bucketed(const slu_slot *slot)

@@ -51,5 +51,19 @@ void slu_encode(slu_encoder *e, const slu_values *fields, slu_encoded *out);
 void slu_encode_shared(slu_encoder *e, const slu_values *fields);
 void slu_encode_candidate(slu_encoder *e, const slu_values *fields, slu_encoded *out);
 
+/* For scoring slot by slot: where each slot that is not shared comes from one value (categorical and numeric
+ * ones, and crosses of such), the candidates' values of a slot become ids, or numbers, all at once and
+ * without records: the same as slu_encode_candidate()'s. An empty text stands for a missing value. */
+bool slu_encode_has_columns(const slu_encoder *e);
+void slu_encode_column_ids(const slu_encoder *e, uint32_t slot, const slu_value *v, uint32_t n,
+                           uint64_t *ids);
+/* A cross, behind slu_encode_shared(): the ids of its other parts lie at columns + part * apart, its own go
+ * to columns + slot * apart. */
+void slu_encode_column_cross(const slu_encoder *e, uint32_t slot, uint64_t *columns, uint32_t apart,
+                             uint32_t n);
+/* Numbers lie |apart| floats from each other. */
+void slu_encode_column_numbers(const slu_encoder *e, uint32_t slot, const slu_value *v, uint32_t n,
+                               float *numbers, uint32_t apart);
+
 /* Checks that |n| bytes hold a well-formed record for |s|: for bytes read back from disk, any alignment. */
 bool slu_encoded_valid(const slu_schema *s, const void *bytes, size_t n);

@@ -45,6 +45,34 @@ void slu_pool_forward(float *x, const float *const *rows, uint32_t n, uint32_t D
     gather(x, rows, n, 0, D, mean);
 }
 
+SLU_INLINE void place(float *restrict x, uint32_t ldx, const float *const *rows, uint32_t B, uint32_t D)
+{
+    for (uint32_t b = 0; b < B; b++, x += ldx)
+        if (rows[b])
+            memcpy(x, rows[b], D * sizeof *x);
+        else
+            memset(x, 0, D * sizeof *x);
+}
+
+/* Calls of memcpy() would take longer than most rows, so usual widths are known when this is compiled. */
+SLU_CLONES
+void slu_pool_rows(float *x, uint32_t ldx, const float *const *rows, uint32_t B, uint32_t D)
+{
+    switch (D) {
+    case 8:
+        place(x, ldx, rows, B, 8);
+        break;
+    case 16:
+        place(x, ldx, rows, B, 16);
+        break;
+    case 32:
+        place(x, ldx, rows, B, 32);
+        break;
+    default:
+        place(x, ldx, rows, B, D);
+    }
+}
+
 SLU_CLONES
 void slu_pool_backward(float *const *drows, const float *dx, uint32_t n, uint32_t D, int mean)
 {

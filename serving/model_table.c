@@ -282,6 +282,12 @@ uint32_t slu_model_find_rows(slu_model_reader *r, uint32_t table, const uint64_t
     return row_set_find(r->state->rows->sets[table], r->state->mark, ids, n, rows);
 }
 
+void slu_model_call_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n)
+{
+    assert(r->state && table < r->table->n_tables);
+    row_set_call(r->state->rows->sets[table], ids, n);
+}
+
 uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n, float *out)
 {
     enum { BATCH = 64 };

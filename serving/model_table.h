@@ -57,6 +57,8 @@ slu_model_view slu_model_read_begin(slu_model_reader *r);
  * slu_model_read_end(); NULL: no such row. Returns how many were present. */
 uint32_t slu_model_find_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
                              const float **rows);
+/* Says that slu_model_find_rows() will be asked for these ids soon. */
+void slu_model_call_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n);
 /* Copies them into out (n, served) instead; absent ones become zeros. */
 uint32_t slu_model_read_rows(slu_model_reader *r, uint32_t table, const uint64_t *ids, uint32_t n,
                              float *out);

@@ -271,38 +271,62 @@ static uint64_t first_fit(const row_set *s, const row_index *x, uint64_t hash)
     }
 }
 
-/* Hashes of the ids from |at| on, at most BATCH, whose index entries are on their way into the cache then. */
-static uint32_t hash_some(const row_index *x, const uint64_t *ids, uint32_t n, uint64_t *hash)
+/* Ids that are looked for together. */
+typedef struct batch {
+    uint32_t at, n;
+    uint64_t hash[BATCH], pos[BATCH];
+} batch;
+
+/* The ids from |at| on, at most BATCH, whose index entries are on their way into the cache then. */
+static void begin_batch(const row_index *x, const uint64_t *ids, uint32_t at, uint32_t n, batch *b)
 {
-    const uint32_t m = n < BATCH ? n : BATCH;
-    for (uint32_t i = 0; i < m; i++) {
-        hash[i] = hash_of(ids[i]);
-        __builtin_prefetch(&x->entries[hash[i] & x->mask]);
+    b->at = at;
+    b->n = n - at < BATCH ? n - at : BATCH;
+    for (uint32_t i = 0; i < b->n; i++) {
+        b->hash[i] = hash_of(ids[at + i]);
+        __builtin_prefetch(&x->entries[b->hash[i] & x->mask]);
     }
-    return m;
 }
 
-/* While the rows of a batch are looked for, the index entries of the next one come. */
+static void fit_batch(const row_set *s, const row_index *x, batch *b)
+{
+    for (uint32_t i = 0; i < b->n; i++)
+        b->pos[i] = first_fit(s, x, b->hash[i]);
+}
+
+/* Three batches are under way: the index entries of one come while those of the one before are read, whose
+ * rows come while the rows of the one before that are. */
 uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint32_t n, const float **rows)
 {
     const row_index *x = __atomic_load_n(&s->index, __ATOMIC_ACQUIRE);
-    uint64_t hashes[2][BATCH], pos[BATCH];
-    uint32_t found = 0, m = hash_some(x, ids, n, hashes[0]);
+    batch batches[3], *now = batches, *next = batches + 1, *third = batches + 2;
+    uint32_t found = 0;
 
-    for (uint32_t at = 0, turn = 0; at < n; turn = !turn) {
-        const uint64_t *hash = hashes[turn];
-        const uint32_t next = hash_some(x, ids + at + m, n - at - m, hashes[!turn]);
-        for (uint32_t i = 0; i < m; i++)
-            pos[i] = first_fit(s, x, hash[i]);
-        for (uint32_t i = 0; i < m; i++) {
-            const row *r = probe(s, x, ids[at + i], hash[i], pos[i]);
-            rows[at + i] = r ? as_seen(s, r, mark) : NULL;
-            found += rows[at + i] != NULL;
+    begin_batch(x, ids, 0, n, now);
+    begin_batch(x, ids, now->n, n, next);
+    fit_batch(s, x, now);
+    while (now->n) {
+        begin_batch(x, ids, next->at + next->n, n, third);
+        fit_batch(s, x, next);
+        for (uint32_t i = 0; i < now->n; i++) {
+            const uint32_t at = now->at + i;
+            const row *r = probe(s, x, ids[at], now->hash[i], now->pos[i]);
+            rows[at] = r ? as_seen(s, r, mark) : NULL;
+            found += rows[at] != NULL;
         }
-        at += m;
-        m = next;
+        batch *done = now;
+        now = next;
+        next = third;
+        third = done;
     }
     return found;
+}
+
+void row_set_call(const row_set *s, const uint64_t *ids, uint32_t n)
+{
+    const row_index *x = __atomic_load_n(&s->index, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < n; i++)
+        __builtin_prefetch(&x->entries[hash_of(ids[i]) & x->mask]);
 }
 
 /* ---- the writer: memory ---- */

@@ -33,6 +33,8 @@ void row_set_free(row_set *s); /* no reader may be left; NULL is fine */
 /* rows[i] is the row of ids[i] (floats), or NULL, in the version with |mark|, 1 or 2. Returns how many were
  * found. @thread reader */
 uint32_t row_set_find(const row_set *s, uint32_t mark, const uint64_t *ids, uint32_t n, const float **rows);
+/* Calls the ids' index entries into the cache, for a look-up that comes a little later. @thread reader */
+void row_set_call(const row_set *s, const uint64_t *ids, uint32_t n);
 
 /* Writer side. Put sets or replaces; delete returns 1, or 0 when there is no such row. |mark|: of the version
  * being made, the same until it is settled or undone. SLU_ENOMEM or SLU_ELIMIT (2^32 slots) leave the table

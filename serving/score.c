@@ -27,7 +27,8 @@ typedef struct score_thread {
     char *encoded;       /* CHUNK records, stride bytes apart */
     uint32_t *at;        /* (CHUNK) ids of each record passed so far */
     uint64_t *ids;       /* (CHUNK * max_ids of a slot) of one slot, all candidates */
-    const float **rows;  /* the same */
+    uint64_t *columns;   /* (slots, CHUNK) the same of all slots, where each gives one */
+    const float **rows;  /* (CHUNK * max_ids of a slot) */
     slu_shared *shared; /* of the workspace: what all rows have in [first, first + width); NULL: width is 0 */
     uint32_t *zeros;    /* (CHUNK) row 0 of it, for each candidate */
     float *shared_x;    /* (K) pooled columns of the shared slots */
@@ -41,9 +42,12 @@ struct slu_scorer {
     slu_scorer_config c;
     uint32_t K, T, slots, fields;
     uint32_t first, width; /* columns of x that are the same for all candidates and are multiplied apart */
-    size_t stride;         /* bytes of an encoded record */
-    slu_net_int8 *int8;    /* NULL: fp32 */
-    size_t packed;         /* floats of fp32 weights in what is derived; those in integers follow */
+    bool rest;             /* there are such columns beside them */
+    uint32_t *looked_up;   /* (n_looked_up) of them, those with a table */
+    uint32_t n_looked_up;
+    size_t stride;      /* bytes of an encoded record */
+    slu_net_int8 *int8; /* NULL: fp32 */
+    size_t packed;      /* floats of fp32 weights in what is derived; those in integers follow */
     slu_metric *candidates, *seconds;
     score_names names;
     char products[240];    /* how they are computed, in words */
@@ -71,6 +75,7 @@ static bool thread_init(const slu_scorer *s, score_thread *t)
     t->encoded = slu_cache_lines_alloc((size_t)CHUNK * s->stride);
     t->at = calloc(CHUNK, sizeof *t->at);
     t->ids = calloc(ids, sizeof *t->ids);
+    t->columns = calloc((size_t)s->slots * CHUNK + 1, sizeof *t->columns);
     t->rows = calloc(ids, sizeof *t->rows);
     t->zeros = calloc(CHUNK, sizeof *t->zeros);
     t->shared = t->work && s->width ? slu_workspace_share(t->work, s->first, s->width) : NULL;
@@ -85,8 +90,8 @@ static bool thread_init(const slu_scorer *s, score_thread *t)
     t->wide = calloc(tasks, sizeof *t->wide);
     t->conditional = calloc(tasks, sizeof *t->conditional);
     t->entire = calloc(tasks, sizeof *t->entire);
-    return t->reader && t->encoder && t->work && t->fields && t->encoded && t->at && t->ids && t->rows &&
-           t->zeros && t->shared_x && t->shared_wide && t->wide && t->conditional && t->entire;
+    return t->reader && t->encoder && t->work && t->fields && t->encoded && t->at && t->ids && t->columns &&
+           t->rows && t->zeros && t->shared_x && t->shared_wide && t->wide && t->conditional && t->entire;
 }
 
 static void thread_clear(score_thread *t)
@@ -100,6 +105,7 @@ static void thread_clear(score_thread *t)
     free(t->encoded);
     free(t->at);
     free(t->ids);
+    free(t->columns);
     free(t->rows);
     free(t->zeros);
     free(t->shared_x);
@@ -107,6 +113,20 @@ static void thread_clear(score_thread *t)
     free(t->wide);
     free(t->conditional);
     free(t->entire);
+}
+
+/* What the schema says about the slots, once and for all. */
+static bool plan_slots(slu_scorer *s)
+{
+    s->looked_up = calloc(s->slots + 1, sizeof *s->looked_up);
+    for (uint32_t i = 0; s->looked_up && i < s->slots; i++) {
+        const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+        if (slot->shared)
+            s->rest |= slot->width && (slot->input < s->first || slot->input >= s->first + s->width);
+        else if (slot->table != SLU_NO_TABLE)
+            s->looked_up[s->n_looked_up++] = i;
+    }
+    return s->looked_up != NULL;
 }
 
 /* Weights as the products want them, behind each other at cache lines. */
@@ -173,7 +193,7 @@ int slu_scorer_new(const slu_scorer_config *config, slu_scorer **sp, slu_error *
                                20e-6, 1.5, 32);
     if (slu_net_shares(config->net))
         slu_schema_shared_columns(config->schema, &s->first, &s->width);
-    if (!plan_weights(s) || !score_names_init(&s->names, config->options, config->schema))
+    if (!plan_slots(s) || !plan_weights(s) || !score_names_init(&s->names, config->options, config->schema))
         goto no_memory;
     s->threads = calloc(config->threads + 1, sizeof *s->threads);
     if (!s->threads)
@@ -199,6 +219,7 @@ void slu_scorer_free(slu_scorer *s)
     for (uint32_t i = 0; s->threads && i < s->c.threads; i++)
         thread_clear(&s->threads[i]);
     free(s->threads);
+    free(s->looked_up);
     slu_net_int8_free(s->int8);
     score_names_clear(&s->names);
     free(s);
@@ -268,6 +289,91 @@ static void encode_chunk(const slu_scorer *s, score_thread *t, score_job *job, u
     }
 }
 
+/* ---- the same, a slot at a time ---- */
+
+/* The values of a field for the next B candidates: |*n| of them, or one for all. */
+static const slu_value *values_of(const score_thread *t, const score_job *job, uint32_t field, uint32_t B,
+                                  uint32_t *n)
+{
+    static const slu_value missing = {.kind = SLU_VALUE_TEXT, .v.text = {"", 0}};
+    const slu_value *column = score_job_column(job, field);
+    *n = column ? B : 1;
+    return column ? column : t->fields[field].n ? t->fields[field].v : &missing;
+}
+
+static uint64_t *column_at(const score_thread *t, uint32_t slot)
+{
+    return t->columns + (size_t)slot * CHUNK;
+}
+
+/* Ids of all slots that are looked up. */
+static void encode_columns(const slu_scorer *s, score_thread *t, const score_job *job, uint32_t B)
+{
+    for (uint32_t k = 0; k < s->n_looked_up; k++) {
+        const uint32_t i = s->looked_up[k];
+        const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+        uint64_t *ids = column_at(t, i);
+        if (slot->opts->kind == SLU_CROSS)
+            continue;
+        uint32_t n;
+        const slu_value *v = values_of(t, job, slot->field, B, &n);
+        slu_encode_column_ids(t->encoder, i, v, n, ids);
+        for (; n < B; n++)
+            ids[n] = ids[0];
+    }
+    for (uint32_t k = 0; k < s->n_looked_up; k++)
+        if (slu_schema_slot(s->c.schema, s->looked_up[k])->opts->kind == SLU_CROSS)
+            slu_encode_column_cross(t->encoder, s->looked_up[k], t->columns, CHUNK, B);
+}
+
+static void put_numbers(const slu_scorer *s, score_thread *t, const score_job *job, uint32_t i, uint32_t B,
+                        float *x)
+{
+    const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+    uint32_t n;
+    const slu_value *v = values_of(t, job, slot->field, B, &n);
+    slu_encode_column_numbers(t->encoder, i, v, n, x + slot->input, s->K);
+    for (; n < B; n++)
+        x[(size_t)n * s->K + slot->input] = x[slot->input];
+}
+
+/* Rows of slot |i|, one for each candidate, into x (B, K) and wide (B, T). */
+static void put_rows(const slu_scorer *s, score_thread *t, uint32_t i, uint32_t B, float *x, float *wide)
+{
+    const slu_slot *slot = slu_schema_slot(s->c.schema, i);
+    const uint32_t dim = slu_schema_table(s->c.schema, slot->table)->dimension;
+    slu_model_find_rows(t->reader, slot->table, column_at(t, i), B, t->rows);
+    if (slot->width)
+        slu_pool_rows(x + slot->input, s->K, t->rows, B, slot->width);
+    for (uint32_t b = 0; is_wide(s, slot) && b < B; b++)
+        slu_wide_forward(wide + (size_t)b * s->T, t->rows + b, 1, dim, s->T, 0);
+}
+
+static void call_rows(const slu_scorer *s, score_thread *t, uint32_t i, uint32_t B)
+{
+    slu_model_call_rows(t->reader, slu_schema_slot(s->c.schema, i)->table, column_at(t, i), B);
+}
+
+/* What pool_slots() does for slots that are not shared, of a plain job and without records. While the rows of
+ * one slot are looked up, the index entries of the next one come. */
+static void pool_columns(const slu_scorer *s, score_thread *t, score_job *job, uint32_t B, float *x,
+                         float *wide)
+{
+    encode_columns(s, t, job, B);
+    for (uint32_t k = 0; k < s->n_looked_up; k++) {
+        if (k + 1 < s->n_looked_up)
+            call_rows(s, t, s->looked_up[k + 1], B);
+        put_rows(s, t, s->looked_up[k], B, x, wide);
+    }
+    for (uint32_t i = 0; i < s->slots; i++)
+        if (!slu_schema_slot(s->c.schema, i)->shared &&
+            slu_schema_slot(s->c.schema, i)->table == SLU_NO_TABLE)
+            put_numbers(s, t, job, i, B, x);
+    score_job_pass(job, B);
+}
+
+/* ---- probabilities ---- */
+
 /* Shared columns into one row of x, but for those that are multiplied apart. */
 static void copy_shared(const slu_scorer *s, const score_thread *t, float *x)
 {
@@ -283,7 +389,11 @@ static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, sl
 {
     float *x = slu_workspace_x(t->work), *logits = slu_workspace_logits(t->work);
 
-    encode_chunk(s, t, job, B);
+    const bool columns = job->plain && slu_encode_has_columns(t->encoder);
+    if (columns && first)
+        slu_encode_candidate(t->encoder, t->fields, record(s, t, 0)); /* for what it shares */
+    if (!columns)
+        encode_chunk(s, t, job, B);
     if (first) {
         memset(t->shared_wide, 0, s->T * sizeof(float));
         pool_slots(s, t, true, 1, t->shared_x, t->shared_wide);
@@ -291,10 +401,14 @@ static void score_chunk(const slu_scorer *s, score_thread *t, score_job *job, sl
             memcpy(t->shared->x, t->shared_x + s->first, s->width * sizeof(float));
     }
     for (uint32_t b = 0; b < B; b++) {
-        copy_shared(s, t, x + (size_t)b * s->K);
+        if (s->rest)
+            copy_shared(s, t, x + (size_t)b * s->K);
         memcpy(t->wide + (size_t)b * s->T, t->shared_wide, s->T * sizeof(float));
     }
-    pool_slots(s, t, false, B, x, t->wide);
+    if (columns)
+        pool_columns(s, t, job, B, x, t->wide);
+    else
+        pool_slots(s, t, false, B, x, t->wide);
     use_weights(s, t, view.derived);
     slu_net_forward(s->c.net, view.dense, t->work, B, SLU_INFER);
     for (uint32_t i = 0; i < B * s->T; i++)

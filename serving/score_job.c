@@ -109,11 +109,33 @@ static int find_field(reading *r, const score_feature *f, bool column, int *fiel
     return 0;
 }
 
+/* Up to 16 bytes of ASCII without NUL: valid, and what most texts are. */
+static inline bool short_ascii(slu_span t)
+{
+    const uint64_t high = 0x8080808080808080u, one = 0x0101010101010101u;
+    uint64_t a = one, b = one;
+    if (t.n > 16)
+        return false;
+    if (t.n >= 8) {
+        memcpy(&a, t.p, 8);
+        memcpy(&b, t.p + t.n - 8, 8);
+    } else if (t.n >= 4) {
+        memcpy(&a, t.p, 4);
+        memcpy((char *)&a + 4, t.p + t.n - 4, 4);
+    } else {
+        for (size_t i = 0; i < t.n; i++)
+            ((char *)&a)[i] = t.p[i];
+    }
+    return !((a | (a - one) | b | (b - one)) & high);
+}
+
 static int check_values(reading *r, const score_feature *f, bool column)
 {
     char shown[PRINTABLE];
     for (uint32_t i = 0; i < f->n; i++) {
         const slu_value *v = &f->v[i];
+        if (v->kind == SLU_VALUE_TEXT && short_ascii(v->v.text))
+            continue;
         if (v->kind == SLU_VALUE_TEXT && !slu_utf8_valid(v->v.text.p, v->v.text.n))
             return slu_fail(r->err, SLU_EINVAL, "%s '%s': value %u is not valid UTF-8 without NUL",
                             noun(column), printable(f->name, shown), i);
@@ -196,6 +218,7 @@ static int read_column(reading *r, const score_feature *f)
         rc = check_values(r, f, true);
     r->job->columns[r->job->n_columns++] =
         (score_column){(uint32_t)field, f->v, f->n_lengths ? f->lengths : NULL};
+    r->job->plain &= !f->n_lengths;
     return rc;
 }
 
@@ -244,6 +267,7 @@ int score_job_read(score_job *job, const score_names *names, const void *bytes, 
 {
     reading r = {.job = job, .names = names, .arena = arena, .err = err};
     job->n_columns = job->n_tasks = 0;
+    job->plain = true;
     int rc = score_request_decode(bytes, len, arena, &job->request, err);
     if (rc)
         return rc;
@@ -271,6 +295,20 @@ void score_job_next(score_job *job, slu_values *fields)
         fields[c->field] = (slu_values){c->next, n};
         c->next += n;
     }
+}
+
+const slu_value *score_job_column(const score_job *job, uint32_t field)
+{
+    for (uint32_t i = 0; i < job->n_columns; i++)
+        if (job->columns[i].field == field)
+            return job->columns[i].next;
+    return NULL;
+}
+
+void score_job_pass(score_job *job, uint32_t n)
+{
+    for (uint32_t i = 0; i < job->n_columns; i++)
+        job->columns[i].next += n;
 }
 
 /* ---- the answer ---- */

@@ -32,6 +32,7 @@ typedef struct score_job {
     slu_values *fields;    /* (fields) what all candidates share; column fields are missing */
     score_column *columns; /* (n_columns) */
     uint32_t n_columns;
+    bool plain;                    /* every column has one value for each candidate */
     uint32_t tasks[SLU_MAX_STEPS]; /* (n_tasks) wanted, as steps of the funnel */
     uint32_t n_tasks;
 } score_job;
@@ -42,6 +43,10 @@ int score_job_read(score_job *job, const score_names *names, const void *bytes, 
                    slu_error *err);
 /* Sets the column fields of |fields| to the values of the next candidate. */
 void score_job_next(score_job *job, slu_values *fields);
+/* For plain jobs instead: the field's values of the candidates to come, one each, NULL: it has no column; and
+ * passing over n candidates. */
+const slu_value *score_job_column(const score_job *job, uint32_t field);
+void score_job_pass(score_job *job, uint32_t n);
 
 /* A ScoreResponse under construction: the room for all probabilities is laid out first and filled chunk by
  * chunk. |out| must not be touched between begin and end. */

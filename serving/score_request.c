@@ -76,6 +76,22 @@ static double double_of(uint64_t bits)
 
 enum { NAME = 1, TEXT = 2, INTEGERS = 3, NUMBERS = 4, LENGTHS = 5 };
 
+/* Takes the texts of less than 128 bytes that come next. Nearly all of a request is such texts, so they have
+ * a loop of their own; |values| NULL: they are counted. */
+static uint32_t short_texts(slu_reader *r, slu_value *values)
+{
+    const uint8_t *p = r->p;
+    uint32_t n = 0;
+    while (r->end - p >= 2 && p[0] == (TEXT << 3 | BYTES) && p[1] < 0x80 && p[1] <= r->end - p - 2) {
+        if (values)
+            values[n] = (slu_value){.kind = SLU_VALUE_TEXT, .v.text = {(const char *)p + 2, p[1]}};
+        p += 2 + p[1];
+        n++;
+    }
+    r->p = p;
+    return n;
+}
+
 typedef struct feature_counts {
     uint32_t text, integers, numbers, lengths;
 } feature_counts;
@@ -85,7 +101,7 @@ static bool count_feature(slu_span bytes, feature_counts *c)
     slu_reader r = reader_of(bytes);
     wire_field f;
     *c = (feature_counts){0};
-    while (next_field(&r, &f)) {
+    while (c->text += short_texts(&r, NULL), next_field(&r, &f)) {
         if (f.number == TEXT && f.type == BYTES)
             c->text++;
         else if (f.number == INTEGERS)
@@ -153,7 +169,7 @@ static bool fill_feature(slu_span bytes, feature_cursor *c, slu_span *name)
     slu_reader r = reader_of(bytes);
     wire_field f;
     bool ok = true;
-    while (ok && next_field(&r, &f)) {
+    while (ok && (c->text += short_texts(&r, c->text), next_field(&r, &f))) {
         if (f.number == NAME && f.type == BYTES)
             *name = f.bytes;
         else if (f.number == TEXT && f.type == BYTES)

@@ -351,6 +351,54 @@ START_TEST(test_candidates_equal_whole_records)
 }
 END_TEST
 
+/* Slot by slot gives what whole records have, missing values and several for one included. */
+START_TEST(test_columns_equal_records)
+{
+    enum { CANDIDATES = 9 };
+    const uint32_t slots = slu_schema_slots(schema);
+    slu_value room[7 * MAX_FIELDS], v[CANDIDATES];
+    uint64_t columns[32 * CANDIDATES];
+    slu_rng r;
+    slu_rng_seed(&r, 31338);
+    ck_assert_uint_le(slots, 32);
+    ck_assert(!slu_encode_has_columns(encoder)); /* there are lists among the items */
+    for (int request = 0; request < 500; request++) {
+        float numbers[2 * CANDIDATES], want_number[CANDIDATES];
+        uint64_t want[32 * CANDIDATES];
+        sample_record(schema, &r, room, fields);
+        slu_encode_shared(encoder, fields);
+        for (uint32_t i = 0; i < slots; i++) {
+            const slu_slot *slot = slu_schema_slot(schema, i);
+            const bool one = slot->opts->kind == SLU_CATEGORICAL || slot->opts->kind == SLU_NUMERIC;
+            if (slot->shared || !one)
+                continue;
+            for (int c = 0; c < CANDIDATES; c++) {
+                v[c] = sample_value(&r);
+                const slu_values given = {v + c, 1};
+                fields[slot->field] = given;
+                slu_encode_candidate(encoder, fields, out);
+                const uint64_t *id = slu_encoded_ids(out);
+                for (uint32_t k = 0; k < i; k++)
+                    id += slu_encoded_counts(out)[k];
+                if (slot->table != SLU_NO_TABLE)
+                    want[i * CANDIDATES + (uint32_t)c] = *id;
+                else
+                    want_number[c] = slu_encoded_numbers(out)[slot->number];
+            }
+            if (slot->table != SLU_NO_TABLE) {
+                slu_encode_column_ids(encoder, i, v, CANDIDATES, columns + i * CANDIDATES);
+                ck_assert(
+                    !memcmp(columns + i * CANDIDATES, want + i * CANDIDATES, CANDIDATES * sizeof *want));
+                continue;
+            }
+            slu_encode_column_numbers(encoder, i, v, CANDIDATES, numbers, 2);
+            for (int c = 0; c < CANDIDATES; c++)
+                ck_assert(!memcmp(&numbers[2 * c], &want_number[c], sizeof(float)));
+        }
+    }
+}
+END_TEST
+
 /* An encoder keeps nothing of the record before. */
 START_TEST(test_no_memory_between_records)
 {
@@ -440,6 +488,7 @@ int main(void)
     tcase_add_test(t, test_cross_of_huge_lists);
     tcase_add_test(t, test_known_record);
     tcase_add_test(t, test_candidates_equal_whole_records);
+    tcase_add_test(t, test_columns_equal_records);
     tcase_add_test(t, test_no_memory_between_records);
     tcase_add_test(t, test_valid_refuses);
     tcase_add_test(t, test_schema_without_features);

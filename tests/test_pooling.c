@@ -55,6 +55,23 @@ START_TEST(test_pool)
 }
 END_TEST
 
+/* A row for each sample, some of them missing; what lies between is left alone. */
+START_TEST(test_pool_rows)
+{
+    enum { B = 5, LD = 45 };
+    const uint32_t D = _i < N_WIDTHS ? widths[_i] : 32;
+    bag b;
+    float x[B * LD];
+    make_bag(&b, B, 90);
+    for (uint32_t i = 0; i < B * LD; i++)
+        x[i] = 77;
+    slu_pool_rows(x, LD, b.rows, B, D);
+    for (uint32_t i = 0; i < B; i++)
+        for (uint32_t j = 0; j < LD; j++)
+            ck_assert(x[i * LD + j] == (j >= D ? 77 : b.rows[i] ? b.rows[i][j] : 0));
+}
+END_TEST
+
 START_TEST(test_wide)
 {
     const uint32_t at = 16;
@@ -86,6 +103,7 @@ int main(void)
     Suite *s = suite_create("pooling");
     TCase *t = tcase_create("pooling");
     tcase_add_loop_test(t, test_pool, 0, N_WIDTHS);
+    tcase_add_loop_test(t, test_pool_rows, 0, N_WIDTHS + 1);
     tcase_add_test(t, test_wide);
     suite_add_tcase(s, t);
     return finish_suite(s);

@@ -45,23 +45,26 @@ static void random_value(slu_rng *rng, const char *field, field_values *out, uin
 typedef struct sample_request {
     uint32_t candidates;
     uint32_t style[MAX_FIELDS];
+    bool plain; /* no column is listed */
     bool column[MAX_FIELDS], given[MAX_FIELDS], listed[MAX_FIELDS];
     field_values shared[MAX_FIELDS];
     field_values *cells; /* (candidates, MAX_FIELDS) */
 } sample_request;
 
-static void fill_sample(sample_request *r, const slu_schema *s, slu_rng *rng, uint32_t candidates)
+static void fill_sample(sample_request *r, const slu_schema *s, slu_rng *rng, uint32_t candidates, bool plain)
 {
     uint32_t fields = slu_schema_fields(s);
     ck_assert_uint_le(fields, MAX_FIELDS);
     memset(r, 0, sizeof *r);
     r->candidates = candidates;
+    r->plain = plain;
     r->cells = calloc((size_t)candidates * MAX_FIELDS, sizeof *r->cells);
     for (uint32_t i = 0; i < fields; i++) {
         const char *name = slu_schema_field_name(s, i);
         r->given[i] = slu_rng_below(rng, 8) != 0;
         r->column[i] = slu_schema_field_side(s, i) == SLU_ITEM && slu_rng_below(rng, 6) != 0;
         r->listed[i] = slu_schema_field_multi(s, i) || slu_rng_below(rng, 5) == 0;
+        r->listed[i] &= !(plain && r->column[i]);
         r->style[i] = (uint32_t)slu_rng_below(rng, 3);
         for (uint32_t c = 0; r->given[i] && c < (r->column[i] ? candidates : 1); c++) {
             field_values *v = r->column[i] ? &r->cells[c * MAX_FIELDS + i] : &r->shared[i];
@@ -248,7 +251,8 @@ static void add_all_rows(score_fixture *f, const sample_request *r)
     slu_encoder_free(encoder);
 }
 
-static void twin_of(const slu_options *options, uint64_t seed)
+/* |plain|: columns have one value for each candidate. */
+static void twin_of(const slu_options *options, uint64_t seed, bool plain)
 {
     score_fixture f;
     slu_rng rng;
@@ -261,7 +265,7 @@ static void twin_of(const slu_options *options, uint64_t seed)
         char *only[] = {(char *)"conversion"}, *both[] = {(char *)"conversion", (char *)"click"};
         char **tasks = i % 3 == 1 ? only : i % 3 == 2 ? both : NULL;
         size_t n_tasks = i % 3;
-        fill_sample(&r, f.schema, &rng, sizes[i]);
+        fill_sample(&r, f.schema, &rng, sizes[i], plain);
         add_all_rows(&f, &r);
         fixture_publish(&f, 42);
         size_t len = pack(&r, f.schema, tasks, n_tasks, &bytes);
@@ -276,7 +280,7 @@ static void twin_of(const slu_options *options, uint64_t seed)
 START_TEST(test_twin)
 {
     for (uint64_t seed = SEED; seed < SEED + 6; seed++)
-        twin_of(&sample_options, seed);
+        twin_of(&sample_options, seed, seed % 2);
 }
 END_TEST
 
@@ -284,7 +288,7 @@ START_TEST(test_twin_without_wide)
 {
     slu_options o = sample_options;
     o.model.wide = false;
-    twin_of(&o, SEED);
+    twin_of(&o, SEED, false);
 }
 END_TEST
 
@@ -297,7 +301,71 @@ START_TEST(test_twin_mmoe)
     o.model.expert_layers = layers;
     o.model.n_expert_layers = 1;
     o.model.norm = SLU_NORM_LAYER;
-    twin_of(&o, SEED);
+    twin_of(&o, SEED, false);
+}
+END_TEST
+
+/* Without lists among the items, slots are encoded and looked up one by one. */
+static slu_options one_by_one(slu_feature_opts *features)
+{
+    slu_options o = sample_options;
+    o.features = features;
+    o.n_features = 0;
+    for (size_t i = 0; i < COUNT_OF(sample_features); i++)
+        if (strcmp(sample_features[i].name, "tags") && strcmp(sample_features[i].name, "lists"))
+            features[o.n_features++] = sample_features[i];
+    return o;
+}
+
+START_TEST(test_twin_slot_by_slot)
+{
+    slu_feature_opts features[COUNT_OF(sample_features)];
+    slu_options o = one_by_one(features);
+    for (uint64_t seed = SEED; seed < SEED + 4; seed++)
+        twin_of(&o, seed, true);
+    o.model.wide = false;
+    twin_of(&o, SEED, true);
+}
+END_TEST
+
+/* Which way it is done cannot be seen: lists of one value each are no plain columns, and give the same bits.
+ */
+START_TEST(test_slot_by_slot_is_record_by_record)
+{
+    slu_feature_opts features[COUNT_OF(sample_features)];
+    const slu_options o = one_by_one(features);
+    score_fixture f;
+    slu_rng rng;
+    char message[512];
+    slu_rng_seed(&rng, SEED + 9);
+    fixture_begin(&f, &o);
+    slu_encoder *encoder = slu_encoder_new(f.schema);
+    ck_assert(slu_encode_has_columns(encoder));
+    slu_encoder_free(encoder);
+    for (int round = 0; round < 12; round++) {
+        sample_request r;
+        uint8_t *bytes;
+        slu_buf plain = SLU_BUF_INIT;
+        fill_sample(&r, f.schema, &rng, 1 + (uint32_t)slu_rng_below(&rng, 600), true);
+        add_all_rows(&f, &r);
+        fixture_publish(&f, 42 + (uint64_t)round);
+        size_t len = pack(&r, f.schema, NULL, 0, &bytes);
+        ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+        slu_put_bytes(&plain, f.response.data, f.response.len);
+        free(bytes);
+        bool any = false;
+        for (uint32_t i = 0; i < slu_schema_fields(f.schema); i++)
+            any |= r.listed[i] = r.given[i] && r.column[i];
+        len = pack(&r, f.schema, NULL, 0, &bytes);
+        ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+        ck_assert_uint_eq(f.response.len, plain.len);
+        ck_assert_msg(!memcmp(f.response.data, plain.data, plain.len), "round %d%s", round,
+                      any ? "" : ", without columns");
+        slu_buf_free(&plain);
+        free(bytes);
+        free(r.cells);
+    }
+    fixture_end(&f);
 }
 END_TEST
 
@@ -425,6 +493,54 @@ START_TEST(test_text_with_nul)
 }
 END_TEST
 
+/* A request whose user is a text of n bytes, the |at|th of them |odd|; the feature is |short_by| bytes
+ * shorter than what it holds. */
+static void put_text(slu_buf *b, uint32_t n, uint32_t at, uint8_t odd, uint32_t short_by)
+{
+    slu_buf_clear(b);
+    slu_put_u8(b, 0x08);
+    slu_put_u8(b, 1);
+    slu_put_u8(b, 0x12);
+    slu_put_varint(b, 6 + 1 + (n < 128 ? 1 : 2) + n - short_by);
+    slu_put_u8(b, 0x0a);
+    slu_put_str(b, "user", 4);
+    slu_put_u8(b, 0x12);
+    slu_put_varint(b, n);
+    for (uint32_t k = 0; k < n; k++)
+        slu_put_u8(b, k == at ? odd : (uint8_t)(1 + k % 127));
+}
+
+/* Texts of all lengths around those that have ways of their own, with something wrong at each place. */
+START_TEST(test_texts_of_all_lengths)
+{
+    static const uint32_t lengths[] = {0,  1,  2,  3,  4,   5,   7,   8,   9,  12,
+                                       15, 16, 17, 31, 126, 127, 128, 129, 300};
+    static const uint8_t odd[] = {0, 0xe9, 'x'};
+    score_fixture f;
+    char message[512];
+    slu_buf b = SLU_BUF_INIT;
+    fixture_begin(&f, &sample_options);
+    fixture_publish(&f, 1);
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        const uint32_t n = lengths[i];
+        for (uint32_t at = 0; at <= n; at++)
+            for (size_t k = 0; k < COUNT_OF(odd); k++) {
+                put_text(&b, n, at, odd[k], 0);
+                slu_grpc_status status = fixture_call(&f, b.data, b.len, INT64_MAX, message);
+                ck_assert_msg((status == SLU_GRPC_OK) == (at == n || odd[k] == 'x'),
+                              "length %u, place %u: %s", n, at, message);
+            }
+        if (!n)
+            continue;
+        put_text(&b, n, n - 1, 'x', 1); /* the last byte is beyond the feature, and with the next a field */
+        slu_put_u8(&b, 1);
+        ck_assert_int_eq(fixture_call(&f, b.data, b.len, INT64_MAX, message), SLU_GRPC_INVALID_ARGUMENT);
+    }
+    slu_buf_free(&b);
+    fixture_end(&f);
+}
+END_TEST
+
 START_TEST(test_no_model_yet)
 {
     score_fixture f;
@@ -501,8 +617,9 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("score", (const TTest *const[]){test_twin, test_twin_without_wide, test_twin_mmoe,
-                                                     test_refused, test_text_with_nul, test_no_model_yet,
-                                                     test_deadline, test_deadline_between_chunks,
-                                                     test_other_spellings_of_the_wire, NULL});
+    return run_suite("score", (const TTest *const[]){
+                                  test_twin, test_twin_without_wide, test_twin_mmoe, test_twin_slot_by_slot,
+                                  test_slot_by_slot_is_record_by_record, test_texts_of_all_lengths,
+                                  test_refused, test_text_with_nul, test_no_model_yet, test_deadline,
+                                  test_deadline_between_chunks, test_other_spellings_of_the_wire, NULL});
 }
