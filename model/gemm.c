@@ -3,6 +3,7 @@
 #include <cblas.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <strings.h>
 
 /* Where three passes over a matrix still cost less than packing it once (measured on towers of 304-128-64).
  */
@@ -17,13 +18,15 @@ static void name_backend(void)
     snprintf(backend, sizeof backend, own ? "avx2 kernels (%s)" : "%s", openblas);
 }
 
-static bool wider_than_avx2(void)
+/* By the kernels that OpenBLAS has chosen, not by the CPU: OPENBLAS_CORETYPE may have told it not to use
+ * AVX-512, and an old one may not know the CPU. */
+static bool openblas_is_wider(void)
 {
-#ifdef __x86_64__
-    return __builtin_cpu_supports("avx512f");
-#else
+    static const char *const avx512[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
+    for (size_t i = 0; i < sizeof avx512 / sizeof *avx512; i++)
+        if (strcasecmp(openblas_get_corename(), avx512[i]) == 0)
+            return true;
     return false;
-#endif
 }
 
 /* OpenBLAS would otherwise start a thread per core, and its results would depend on how many it got. */
@@ -33,7 +36,7 @@ static void set_up(void)
     char version[32] = "?";
     sscanf(openblas_get_config(), "%*s %31s", version); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..." */
     snprintf(openblas, sizeof openblas, "openblas %s %s", version, openblas_get_corename());
-    own = slu_gemm_avx2_works() && !wider_than_avx2();
+    own = slu_gemm_avx2_works() && !openblas_is_wider();
     name_backend();
 }
 
@@ -48,7 +51,7 @@ bool slu_gemm_choose(slu_gemm_kind kind)
     pthread_once(&once, set_up);
     if (kind == SLU_GEMM_AVX2 && !slu_gemm_avx2_works())
         return false;
-    own = kind == SLU_GEMM_AVX2 || (kind == SLU_GEMM_BEST && slu_gemm_avx2_works() && !wider_than_avx2());
+    own = kind == SLU_GEMM_AVX2 || (kind == SLU_GEMM_BEST && slu_gemm_avx2_works() && !openblas_is_wider());
     name_backend();
     return true;
 }

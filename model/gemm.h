@@ -6,8 +6,8 @@
  * cut at the same places for any number of threads, none included.
  *
  * Behind it are our own kernels on CPUs with AVX2 and FMA (model/gemm_avx2.h), which beat OpenBLAS by 4 to 8
- * % on large products and by a third and more on batches of 16 rows, and OpenBLAS on all others, also those
- * with AVX-512. */
+ * % on large products and by a third and more on batches of 16 rows, and OpenBLAS on all others, also
+ * where its kernels are those for AVX-512. */
 #pragma once
 #include "base/parallel.h"
 #include <stdbool.h>

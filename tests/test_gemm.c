@@ -41,8 +41,16 @@ START_TEST(test_against_twin)
 }
 END_TEST
 
+/* Our own kernels are best where OpenBLAS has none for AVX-512, whatever the CPU: with
+ * OPENBLAS_CORETYPE=Haswell on one that has AVX-512, too. */
 START_TEST(test_backend_has_a_name)
 {
+    ck_assert(slu_gemm_choose(SLU_GEMM_BEST));
+    bool packs = slu_gemm_packs(), wide = strstr(slu_gemm_backend(), "SkylakeX") ||
+                                          strstr(slu_gemm_backend(), "Cooperlake") ||
+                                          strstr(slu_gemm_backend(), "SapphireRapids");
+    bool works = slu_gemm_choose(SLU_GEMM_AVX2);
+    ck_assert_msg(packs == (works && !wide), "%s", slu_gemm_backend());
     ck_assert_ptr_nonnull(strstr(slu_gemm_backend(), "openblas 0."));
     ck_assert(slu_gemm_choose(SLU_GEMM_OPENBLAS));
     ck_assert_ptr_null(strstr(slu_gemm_backend(), "avx2"));
