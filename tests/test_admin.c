@@ -261,13 +261,14 @@ END_TEST
  */
 START_TEST(test_stopped_while_refusing)
 {
+    static const char malformed[] = "\x16\x03\x01 not http at all\r\n\r\n";
     for (int round = 0; round < suite_share(300, 30); round++) {
         slu_admin *a = start(&(slu_admin_opts){0});
         int fds[8], port = slu_admin_port(a);
         for (int i = 0; i < 8; i++)
             fds[i] = dial(port);
         for (int i = 0; i < 8; i++)
-            ck_assert_int_gt(send(fds[i], "\x16\x03\x01 not http at all\r\n\r\n", 26, MSG_NOSIGNAL), 0);
+            ck_assert_int_gt(send(fds[i], malformed, sizeof malformed - 1, MSG_NOSIGNAL), 0);
         slu_admin_stop(a);
         for (int i = 0; i < 8; i++)
             close(fds[i]);
