@@ -83,8 +83,8 @@ soak-kill: build ## Kill the trainer KILLS times (SIGKILL, also of the broker, a
 soak-sabotage: build ## The soak's own test: small soaks of a trainer with a defect to order, each of which has to be found
 	@python3 tests/soak/test_sabotage.py $(BUILD)
 
-bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time; PRECISION=int8: a scorer in int8 against fp32; PRECISION=bf16: training in bf16 against fp32
-	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity) $(if $(PRECISION),--precision $(PRECISION))
+bench-storefront: build ## What is learned from recorded events (DATA=folder): AUC, NE, calibration; CHECK=1 fails when a target is missed; SENSITIVITY=1: one change at a time; PRECISION=int8: a scorer in int8 against fp32; PRECISION=bf16: training in bf16 against fp32, SEEDS=5 models each; ONLY=name of a config
+	@python3 bench/storefront.py --build $(BUILD) --data $(or $(DATA),../shared/data/storefront) $(if $(SENSITIVITY),--sensitivity) $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only '$(ONLY)')
 
 bench-train-path: build ## Samples a second of the learner's step alone and of the whole replay path
 	@mkdir -p $(BUILD)/bench

@@ -63,27 +63,33 @@ def replay(binary, config, data, sets):
         return json.load(open(out.name))
 
 
-def compare_precisions(binary, config, data, only, other):
+def compare_precisions(binary, config, data, only, other, seeds):
     key = "training" if other == "bf16" else "serving"
-    print("| config | precision | " + " | ".join("%s %s" % (step, what) for step, _ in STEPS for what in ("AUC", "NE", "calib.")) + " |\n|---|---|"
-          + "---|" * 3 * len(STEPS))
+    print("| config | seed | precision | " + " | ".join("%s %s" % (step, what) for step, _ in STEPS for what in ("AUC", "NE", "calib.")) +
+          " |\n|---|---|---|" + "---|" * 3 * len(STEPS))
     reports, missed = [], []
     for name, sets in PRECISIONS:
         if only and only not in name:
             continue
-        digests, auc = [], []
-        for precision in ("fp32", other):
-            r = replay(binary, config, data, sets + ["%s.precision=%s" % (key, precision)])
-            m = {(x["step"], x["space"]): x for x in r["metrics"]}
-            print("| %s | %s | %s |" % (name, precision, " | ".join("%.5f | %.5f | %.4f" % (m[s]["auc"], m[s]["ne"], m[s]["calibration"]) for s in STEPS)), flush=True)
-            reports.append({"config": name, "precision": precision, "sets": sets, "report": r})
-            digests.append(r["digest"])
-            auc.append([m[s]["auc"] for s in STEPS])
-        if key == "serving" and len(set(digests)) > 1:
-            sys.exit("%s: what is learned depends on serving.precision: %s" % (name, " and ".join(digests)))
-        if key == "training" and len(set(digests)) == 1:
-            sys.exit("%s: bf16 learned the model of fp32: nothing was rounded" % name)
-        missed += ["%s: AUC of %s moves by %.5f" % (name, s[0], b - a) for s, a, b in zip(STEPS, *auc) if abs(b - a) > 5e-4]
+        moves = []
+        for seed in range(1, seeds + 1):
+            digests, auc = [], []
+            for precision in ("fp32", other):
+                r = replay(binary, config, data, sets + ["model.seed=%d" % seed, "%s.precision=%s" % (key, precision)])
+                m = {(x["step"], x["space"]): x for x in r["metrics"]}
+                print("| %s | %d | %s | %s |" % (name, seed, precision, " | ".join(
+                    "%.5f | %.5f | %.4f" % (m[s]["auc"], m[s]["ne"], m[s]["calibration"]) for s in STEPS)), flush=True)
+                reports.append({"config": name, "seed": seed, "precision": precision, "sets": sets, "report": r})
+                digests.append(r["digest"])
+                auc.append([m[s]["auc"] for s in STEPS])
+            if key == "serving" and len(set(digests)) > 1:
+                sys.exit("%s: what is learned depends on serving.precision: %s" % (name, " and ".join(digests)))
+            if key == "training" and len(set(digests)) == 1:
+                sys.exit("%s: bf16 learned the model of fp32: nothing was rounded" % name)
+            moves.append([b - a for a, b in zip(*auc)])
+        mean = [sum(m) / seeds for m in zip(*moves)]
+        print("%s: AUC moves by %s on average of %d seeds" % (name, ", ".join("%s %+.5f" % (s[0], x) for s, x in zip(STEPS, mean)), seeds), flush=True)
+        missed += ["%s: AUC of %s moves by %+.5f" % (name, s[0], x) for s, x in zip(STEPS, mean) if abs(x) > 5e-4]
     return reports, missed
 
 
@@ -95,13 +101,14 @@ def main():
     ap.add_argument("--sensitivity", action="store_true", help="one change at a time on the shipped config instead")
     ap.add_argument("--precision", nargs="?", const="int8", choices=["int8", "bf16", "1"],
                     help="beside fp32, what a scorer in int8 would have predicted, or what is learned in bf16")
+    ap.add_argument("--seeds", type=int, default=1, help="with --precision: models of so many seeds")
     ap.add_argument("--only", help="run only configs whose name contains this")
     a = ap.parse_args()
     if not os.path.isdir(a.data):
         sys.exit("no recorded events at %s: name them with --data DIR" % a.data)
     if a.precision:
         reports, missed = compare_precisions(os.path.join(a.build, "bin/sluice-replay"), os.path.join(root, "examples/storefront.yaml"), a.data, a.only,
-                                             "int8" if a.precision == "1" else a.precision)
+                                             "int8" if a.precision == "1" else a.precision, a.seeds)
         os.makedirs(os.path.join(a.build, "bench"), exist_ok=True)
         json.dump(reports, open(os.path.join(a.build, "bench/storefront-precision.json"), "w"), indent=1)
         print("\nAUC within 5e-4 of fp32: " + ("no: " + "; ".join(missed) if missed else "yes"))

@@ -53,27 +53,32 @@ static void check_layer(slu_products_kind kind, uint64_t seed)
     slu_rng_seed(&r, seed);
     const uint32_t K = widths[slu_rng_below(&r, 8)], N = widths[slu_rng_below(&r, 8)],
                    B = batches[slu_rng_below(&r, 11)];
-    const uint32_t tower[] = {N};
-    slu_net_spec spec = {
-        .architecture = "esmm", .inputs = K, .tasks = 1, .towers = tower, .n_towers = 1, .seed = seed};
-    slu_net *net = build(&spec);
+    const bool others = slu_rng_below(&r, 2); /* read x too, so dx is added to */
+    slu_graph *g = slu_graph_new(K, 1 + others);
+    slu_node_id in = slu_graph_input(g), id = slu_graph_dense(g, in, N, SLU_DENSE_RELU, "layer");
+    slu_graph_logit(g, id, "logit");
+    if (others)
+        slu_graph_logit(g, slu_graph_norm_relu(g, in, SLU_NET_NORM_LAYER, "norm"), "other");
+    slu_error err = SLU_ERROR_INIT;
+    ck_assert_int_eq(slu_graph_finish(g, &err), 0);
+    ck_assert_int_ne(g->nodes[in].overwritten, others);
     const uint32_t rows = (B + 31) / 32 * 32;
     slu_products *p;
-    ck_assert_int_eq(slu_products_new(net->g, B, kind, NULL, &p), 0);
+    ck_assert_int_eq(slu_products_new(g, B, kind, NULL, &p), 0);
     ck_assert_uint_eq(slu_products_columns(p, 0), N);
     ck_assert_uint_eq(slu_products_columns(p, 1), 0); /* the logit */
-    float *params = floats(slu_net_params(net));
-    fill(params, slu_net_params(net), &r);
+    float *params = floats(g->n_floats);
+    fill(params, g->n_floats, &r);
     slu_products_pack(p, params, NULL);
     float *x = floats((size_t)rows * K), *y = floats((size_t)rows * N), *dx = floats((size_t)rows * K),
           *dw = floats((size_t)N * K), *want = floats((size_t)rows * (N + K)),
           *want_dw = floats((size_t)N * K);
     fill(x, (size_t)rows * K, &r);
-    fill(dx, (size_t)rows * K, &r); /* is set: what it held does not matter */
+    fill(dx, (size_t)rows * K, &r);
     fill(dw, (size_t)N * K, &r);
     memcpy(want_dw, dw, (size_t)N * K * sizeof *dw);
     slu_products_forward(p, 0, B, (slu_block){x, K}, (slu_block){y, N}, NULL);
-    float *w = params + slu_net_param_at(net, 0)->offset, *bias = params + slu_net_param_at(net, 1)->offset;
+    float *w = params + g->nodes[id].weight, *bias = params + g->nodes[id].bias;
     if (slu_products_round(p)) {
         round_all(w, (size_t)N * K);
         round_all(x, (size_t)rows * K);
@@ -84,10 +89,13 @@ static void check_layer(slu_products_kind kind, uint64_t seed)
                 (unsigned long long)seed, B, K, N, i);
     float *dy = y;
     fill(dy, (size_t)rows * N, &r);
+    float *held = floats((size_t)B * K);
+    memcpy(held, dx, (size_t)B * K * sizeof *held);
     slu_products_backward(p, 0, B, (slu_block){x, K}, (slu_block){dy, N}, (slu_block){dx, K}, dw, NULL);
     if (slu_products_round(p))
         round_all(dy, (size_t)rows * N);
-    slu_gemm_ref(false, false, B, K, N, 1, dy, N, w, K, 0, want, K);
+    memcpy(want, held, (size_t)B * K * sizeof *want);
+    slu_gemm_ref(false, false, B, K, N, 1, dy, N, w, K, others, want, K);
     slu_gemm_ref(true, false, N, K, B, 1, dy, N, x, K, 1, want_dw, K);
     for (uint32_t i = 0; i < B * K; i++)
         ck_near(dx[i], want[i], 2e-5, "%s seed %llu B=%u K=%u N=%u dx[%u]", kinds[kind],
@@ -96,7 +104,8 @@ static void check_layer(slu_products_kind kind, uint64_t seed)
         ck_near(dw[i], want_dw[i], 5e-5, "%s seed %llu B=%u K=%u N=%u dw[%u]", kinds[kind],
                 (unsigned long long)seed, B, K, N, i);
     slu_products_free(p);
-    slu_net_free(net);
+    slu_graph_free(g);
+    free(held);
     free(params);
     free(x);
     free(y);
