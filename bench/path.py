@@ -9,7 +9,7 @@ the backlog. The table (1,000,008 rows) fits into the row cache, or is 10 times 
 
     make bench-path             # table and build/bench/path.json; CHECK=1: exit 1 where a target is missed
 
-Environment: BUILD, RUNS (3), IMPRESSIONS (60000), SET (options of the trainer and of the bare step, separated by blanks)."""
+Environment: BUILD, RUNS (3), IMPRESSIONS (60000), LAWS ("zipf uniform"), CACHED=1 (in cache only), SET (options of the trainer and of the bare step, separated by blanks)."""
 import json
 import os
 import signal
@@ -23,6 +23,8 @@ from system import BUILD, ROOT, System, median, report, wait_until
 RUNS = int(os.environ.get("RUNS", "3"))
 IMPRESSIONS = int(os.environ.get("IMPRESSIONS", "60000"))
 SETS = os.environ.get("SET", "").split()
+LAWS = os.environ.get("LAWS", "zipf uniform").split()
+TABLES = ("in cache",) if os.environ.get("CACHED") else ("in cache", "10 x the cache")
 BATCH = 512
 SLOTS, IDS = 24, 41667
 SAMPLES = "sluice_trainer_samples_total"
@@ -83,9 +85,9 @@ def main():
     print("| ids | table | step alone samples/s | path samples/s | share | trainer CPU us a sample | samples a batch |\n"
           "|---|---|---|---|---|---|---|")
     figures, missed = [], []
-    for law in ("zipf", "uniform"):
+    for law in LAWS:
         cached = table = None
-        for name in ("in cache", "10 x the cache"):
+        for name in TABLES:
             cache = int(table / 10) if table else 1 << 30
             runs = [(step_rate(law), *path_rate(law, cache)) for _ in range(RUNS)]
             step, path, cpu, held, batch = (median([r[i] for r in runs]) for i in range(5))
