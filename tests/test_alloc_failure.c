@@ -4,6 +4,7 @@
  * of base/bytes.h. */
 #include "base/log.h"
 #include "feature/encode.h"
+#include "model/products.h"
 #include "model/spec.h"
 #include "proto/descriptors.h"
 #include "serving/delta_applier.h"
@@ -196,6 +197,44 @@ START_TEST(score_requests_in_int8)
     request = seed("score/plain");
     precision = SLU_INT8;
     check("score request in int8", score);
+}
+END_TEST
+
+/* ---- training passes ---- */
+
+static bool train_in_bf16(void)
+{
+    static const uint32_t tower[] = {64, 48};
+    const slu_net_spec spec = {
+        .architecture = "esmm", .inputs = 40, .tasks = 2, .towers = tower, .n_towers = 2, .seed = 1};
+    slu_net *net = NULL;
+    slu_error err = SLU_ERROR_INIT;
+    int rc = slu_net_build(&spec, &net, &err);
+    slu_workspace *w = rc ? NULL : slu_workspace_new(net, 50, true);
+    float *params = rc ? NULL : calloc(slu_net_params(net), sizeof *params);
+    float *grads = rc ? NULL : calloc(slu_net_params(net), sizeof *grads);
+    if (!rc && (!w || !params || !grads))
+        rc = SLU_ENOMEM;
+    if (!rc)
+        rc = slu_workspace_precision(w, true);
+    if (!rc)
+        rc = slu_workspace_pack(w, params);
+    if (!rc) {
+        slu_net_forward(net, params, w, 33, SLU_TRAIN);
+        memset(slu_workspace_dlogits(w), 0, 33 * 2 * sizeof(float));
+        slu_net_backward(net, params, grads, w, 33);
+    }
+    slu_workspace_free(w);
+    slu_net_free(net);
+    free(params);
+    free(grads);
+    return rc == 0 || (rc == SLU_ENOMEM && alloc_failure_happened());
+}
+
+START_TEST(training_in_bf16)
+{
+    slu_products_choose(SLU_PRODUCTS_ROUNDED); /* what the library does without memory is not ours */
+    check("training pass in bf16", train_in_bf16);
 }
 END_TEST
 
@@ -521,9 +560,10 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {events, configuration, score_requests, score_requests_in_int8,
-                                  grpc,   deltas,        recorded_files, stored_values,
-                                  orders, NULL};
+    const TTest *const tests[] = {
+        events, configuration, score_requests, score_requests_in_int8, training_in_bf16,
+        grpc,   deltas,        recorded_files, stored_values,          orders,
+        NULL};
     setenv("CK_TIMEOUT_MULTIPLIER", "4", 0); /* thousands of processes */
     return run_suite("allocation failure", tests);
 }
