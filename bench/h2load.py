@@ -5,12 +5,16 @@ sent at given times whatever became of those before: latency. h2load's own --rps
 apart at least, and its clients start together, so requests come in bunches and wait for each other. A timing script has
 microseconds, and so has its event loop once it is told to use select (libev gives epoll whole milliseconds).
 
+Its log and its script lie in memory: h2load writes a line for each answer, and a write to a disk where trainer and broker
+sync meanwhile may have to wait for the journal, and all requests with it.
+
 The generator is not under test, so it goes in front of whatever shares its CPU: first in first out among real-time
 processes where that is allowed, else by its nice value."""
 import os
 import random
 import subprocess
 import sys
+import tempfile
 
 from system import TICKS
 
@@ -19,6 +23,7 @@ OK = 'sluice_grpc_calls_total{method="%s",code="OK"}' % PATH
 SECONDS_SUM = 'sluice_grpc_call_seconds_sum{method="%s"}' % PATH
 FIRST = ["chrt", "-f", "10"] if subprocess.call(["chrt", "-f", "10", "true"], stderr=subprocess.DEVNULL) == 0 else ["nice", "-n", "-15"]
 CPU = "1"
+MEMORY = tempfile.TemporaryDirectory(prefix="sluice-h2load-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
 
 
 def evenly(rate, seconds, _seed):
@@ -55,7 +60,7 @@ class Run:
     """What one run of h2load saw, and what the scorer says about the same requests."""
 
     def __init__(self, scorer, seconds, body, arguments, env=None):
-        log = body + ".log"
+        log = MEMORY.name + "/log"
         if os.path.exists(log):
             os.unlink(log)
         command = FIRST + ["taskset", "-c", CPU, "h2load", "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
@@ -84,7 +89,7 @@ def closed(scorer, body, seconds, clients=4, streams=4):
 
 def opened(scorer, body, times, seconds):
     """One request at each of |times|, on one connection."""
-    script = body + ".times"
+    script = MEMORY.name + "/times"
     with open(script, "w") as f:
         f.writelines("%.3f\thttp://%s%s\n" % (t * 1e3, scorer.grpc, PATH) for t in times)
     run = Run(scorer, seconds, body, ["-c", "1", "-m", "10000", "--timing-script-file=" + script], {"LIBEV_FLAGS": "1"})
