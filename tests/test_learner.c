@@ -384,19 +384,21 @@ START_TEST(test_absurd_values_do_not_poison)
 {
     const char *architectures[] = {"shared_bottom", "esmm", "mmoe"}, *norms[] = {"none", "batch", "layer"};
     const double prices[] = {0, 1e300, -1e300, 1e12, -1e9, 1e-300, 3e38, 7};
-    const char *architecture = architectures[_i / 3 % 3], *norm = norms[_i % 3];
+    /* After all of them as ever, mmoe once more for each way to compute products. */
+    const int which = _i < 9 ? 0 : _i / 3 - 2;
+    const char *architecture = architectures[which ? 2 : _i / 3], *norm = norms[_i % 3];
     char set_architecture[64], set_norm[64], set_precision[64];
-    if (!choose_products(_i / 9))
+    if (!choose_products(which))
         return;
-    snprintf(set_precision, sizeof set_precision, "training.precision=%s", products[_i / 9].precision);
+    snprintf(set_precision, sizeof set_precision, "training.precision=%s", products[which].precision);
     snprintf(set_architecture, sizeof set_architecture, "model.architecture=%s", architecture);
     snprintf(set_norm, sizeof set_norm, "model.norm=%s", norm);
     const char *sets[] = {set_architecture,
                           set_norm,
                           set_precision,
                           "model.experts=3",
-                          _i / 9 ? "model.expert_layers=[40]" : "model.expert_layers=[8]",
-                          _i / 9 ? "model.bottom=[40]" : "model.bottom=[8]",
+                          which ? "model.expert_layers=[40]" : "model.expert_layers=[8]",
+                          "model.bottom=[8]",
                           "training.dense_every=8",
                           "optimizer.dense.clip=0",
                           "optimizer.dense.rate=0.1",
@@ -493,7 +495,7 @@ int main(void)
     tcase_add_test(c, test_bf16);
     tcase_add_test(c, test_admission_counts_impressions_not_samples);
     tcase_add_test(c, test_every_architecture_and_norm_learns);
-    tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 36);
+    tcase_add_loop_test(c, test_absurd_values_do_not_poison, 0, 18);
     suite_add_tcase(s, c);
     return sample_run(s);
 }
