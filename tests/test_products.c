@@ -370,8 +370,11 @@ int main(void)
     tcase_add_loop_test(t, test_layers, 0, 6);
     tcase_add_loop_test(t, test_networks, 0, 27);
     tcase_add_loop_test(t, test_gradients, 0, 27);
-    tcase_add_loop_test(t, test_threads_do_not_matter, 0, 9);
     tcase_add_test(t, test_choice);
+    suite_add_tcase(s, t);
+    t = tcase_create("threads");
+    tcase_set_timeout(t, 120 * suite_slowness());
+    tcase_add_loop_test(t, test_threads_do_not_matter, 0, 9);
     suite_add_tcase(s, t);
     return finish_suite(s);
 }
