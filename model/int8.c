@@ -213,39 +213,53 @@ static void plain_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const
 /* ---- choosing ---- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static bool avx2;
+static slu_int8_kind used;
+
+static bool works(slu_int8_kind kind)
+{
+    return kind == SLU_INT8_VNNI ? slu_int8_vnni_works() : kind != SLU_INT8_AVX2 || slu_int8_avx2_works();
+}
+
+static slu_int8_kind best(void)
+{
+    return works(SLU_INT8_VNNI) ? SLU_INT8_VNNI : works(SLU_INT8_AVX2) ? SLU_INT8_AVX2 : SLU_INT8_PLAIN;
+}
 
 static void set_up(void)
 {
-    avx2 = slu_int8_avx2_works();
+    used = best();
 }
 
 bool slu_int8_choose(slu_int8_kind kind)
 {
     pthread_once(&once, set_up);
-    if (kind == SLU_INT8_AVX2 && !slu_int8_avx2_works())
+    if (!works(kind))
         return false;
-    avx2 = kind != SLU_INT8_PLAIN && slu_int8_avx2_works();
+    used = kind == SLU_INT8_BEST ? best() : kind;
     return true;
 }
 
 const char *slu_int8_backend(void)
 {
     pthread_once(&once, set_up);
-    return avx2 ? "avx2 int8 kernels" : "plain int8 loops";
+    return used == SLU_INT8_VNNI   ? "avx512-vnni int8 kernels"
+           : used == SLU_INT8_AVX2 ? "avx2 int8 kernels"
+                                   : "plain int8 loops";
 }
 
 void slu_int8_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in, slu_int8_rows out)
 {
     pthread_once(&once, set_up);
-    (avx2 ? slu_int8_avx2_quantise : plain_quantise)(x, ldx, B, in, out);
+    (used == SLU_INT8_PLAIN ? plain_quantise : slu_int8_avx2_quantise)(x, ldx, B, in, out);
 }
 
 void slu_int8_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu, float *y,
                       uint32_t ldy)
 {
     pthread_once(&once, set_up);
-    (avx2 ? slu_int8_avx2_product : plain_product)(x, B, w, bias, relu, y, ldy);
+    (used == SLU_INT8_VNNI   ? slu_int8_vnni_product
+     : used == SLU_INT8_AVX2 ? slu_int8_avx2_product
+                             : plain_product)(x, B, w, bias, relu, y, ldy);
 }
 
 void slu_int8_quantise_twice(const float *x, uint32_t K, float *rest, slu_int8_rows out)

@@ -2,8 +2,8 @@
  *
  * A row of activations becomes unsigned integers of 7 bits with a step and a zero point of its own, a column
  * of weights becomes signed ones with a step of its own; their products are summed exactly. So an element's
- * value does not depend on the rows beside it, and the AVX2 kernel and the plain loops, which run everywhere
- * else, give the same bits.
+ * value does not depend on the rows beside it, and the kernels for AVX2 and for AVX-512 VNNI and the plain
+ * loops, which run everywhere else, give the same bits.
  *
  * The AVX2 kernel adds GROUP products in two 16-bit sums before it widens them. That they cannot overflow is
  * the weights' duty: a column's step is the smallest with which no group of its integers can, whatever the
@@ -64,8 +64,8 @@ void slu_int8_quantise_twice(const float *x, uint32_t K, float *rest, slu_int8_r
 void slu_int8_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu, float *y,
                       uint32_t ldy);
 
-/* "avx2 int8 kernels" or "plain int8 loops": for logs and bench output. */
+/* "avx512-vnni int8 kernels", "avx2 int8 kernels" or "plain int8 loops": for logs and bench output. */
 const char *slu_int8_backend(void);
 /* For tests, before any other thread multiplies. False, with nothing changed: this machine cannot. */
-typedef enum slu_int8_kind { SLU_INT8_BEST, SLU_INT8_PLAIN, SLU_INT8_AVX2 } slu_int8_kind;
+typedef enum slu_int8_kind { SLU_INT8_BEST, SLU_INT8_PLAIN, SLU_INT8_AVX2, SLU_INT8_VNNI } slu_int8_kind;
 bool slu_int8_choose(slu_int8_kind kind);

@@ -8,6 +8,7 @@
 
 #define WIDE   __attribute__((target("avx2")))
 #define ALWAYS static inline __attribute__((always_inline, target("avx2")))
+#define VNNI   __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
 
 /* Rows of a tile, whose sums lie in the first-level cache: so the weights of a group, of two panels, fill
  * half of the registers, and a row's inputs are read once for both. */
@@ -231,16 +232,99 @@ WIDE static void last_panel(const product *p, uint32_t b, uint32_t rows, uint32_
     finish(1, false, p, b, rows, j, sums);
 }
 
+/* ---- the same with an instruction for it ---- */
+
+/* vpdpbusd adds four products to each 32-bit sum, so nothing has to be widened: the same integers. Two panels
+ * are one vector. */
+VNNI static void vnni_multiply_two(const product *p, uint32_t b, uint32_t rows, uint32_t j, __m512i *sums)
+{
+    const int8_t *w = p->w.panel + (size_t)j * p->padded;
+    const size_t ld = p->x.ld, next = (size_t)p->padded * SLU_INT8_PANEL;
+    for (uint32_t k = 0; k < p->padded; k += SLU_INT8_GROUP, w += SLU_INT8_GROUP * SLU_INT8_PANEL) {
+        __m512i group[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const __m256i first = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * i)),
+                          second = _mm256_load_si256((const __m256i *)(const void *)(w + next + 32 * i));
+            group[i] = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+        }
+        const uint8_t *q = p->x.q + b * ld + k;
+        for (uint32_t r = 0; r < rows; r++, q += ld) {
+            __m512i s = k ? sums[r] : _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                int32_t four;
+                memcpy(&four, q + 4 * i, sizeof four);
+                s = _mm512_dpbusd_epi32(s, _mm512_set1_epi32(four), group[i]);
+            }
+            sums[r] = s;
+        }
+    }
+}
+
+VNNI static void vnni_multiply_one(const product *p, uint32_t b, uint32_t rows, uint32_t j, __m256i *sums)
+{
+    const int8_t *w = p->w.panel + (size_t)j * p->padded;
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint8_t *q = p->x.q + (b + r) * (size_t)p->x.ld;
+        __m256i s = _mm256_setzero_si256();
+        for (uint32_t k = 0; k < p->padded; k += 4)
+            s = _mm256_dpbusd_epi32(s, quad(q + k),
+                                    _mm256_load_si256((const __m256i *)(const void *)(w + (size_t)k * 8)));
+        sums[r] = s;
+    }
+}
+
+VNNI static void vnni_two_panels(const product *p, uint32_t b, uint32_t rows, uint32_t j)
+{
+    __m512i sums[ROWS];
+    vnni_multiply_two(p, b, rows, j, sums);
+    const __m256i *halves = (const __m256i *)(const void *)sums;
+    finish(2, true, p, b, rows, j, halves);
+    if (j + 2 * SLU_INT8_PANEL <= p->w.N)
+        finish(2, true, p, b, rows, j + SLU_INT8_PANEL, halves + 1);
+    else
+        finish(2, false, p, b, rows, j + SLU_INT8_PANEL, halves + 1);
+}
+
+VNNI static void vnni_last_panel(const product *p, uint32_t b, uint32_t rows, uint32_t j)
+{
+    __m256i sums[ROWS];
+    vnni_multiply_one(p, b, rows, j, sums);
+    finish(1, false, p, b, rows, j, sums);
+}
+
+/* ---- tiles ---- */
+
+typedef void (*tile)(const product *p, uint32_t b, uint32_t rows, uint32_t j);
+
+/* Tiles of ROWS rows, |two| for two panels and |one| for the last one alone. */
+static void run_tiles(const product *p, uint32_t B, tile two, tile one)
+{
+    for (uint32_t b = 0; b < B; b += ROWS) {
+        const uint32_t rows = B - b < ROWS ? B - b : ROWS;
+        for (uint32_t j = 0; j < p->w.N; j += 2 * SLU_INT8_PANEL)
+            (j + SLU_INT8_PANEL < p->w.N ? two : one)(p, b, rows, j);
+    }
+}
+
+static uint32_t padded_of(slu_int8_weights w)
+{
+    return (w.K + SLU_INT8_GROUP - 1) / SLU_INT8_GROUP * SLU_INT8_GROUP;
+}
+
+void slu_int8_vnni_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
+                           float *y, uint32_t ldy)
+{
+    const product p = {x, w, bias, relu, y, ldy, padded_of(w)};
+    run_tiles(&p, B, vnni_two_panels, vnni_last_panel);
+}
+
 void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
                            float *y, uint32_t ldy)
 {
-    const uint32_t padded = (w.K + SLU_INT8_GROUP - 1) / SLU_INT8_GROUP * SLU_INT8_GROUP;
-    const product p = {x, w, bias, relu, y, ldy, padded};
-    for (uint32_t b = 0; b < B; b += ROWS) {
-        const uint32_t rows = B - b < ROWS ? B - b : ROWS;
-        for (uint32_t j = 0; j < w.N; j += 2 * SLU_INT8_PANEL)
-            (j + SLU_INT8_PANEL < w.N ? two_panels : last_panel)(&p, b, rows, j);
-    }
+    const product p = {x, w, bias, relu, y, ldy, padded_of(w)};
+    run_tiles(&p, B, two_panels, last_panel);
 }
 
 bool slu_int8_avx2_works(void)
@@ -248,11 +332,29 @@ bool slu_int8_avx2_works(void)
     return __builtin_cpu_supports("avx2");
 }
 
+bool slu_int8_vnni_works(void)
+{
+    return slu_int8_avx2_works() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
 #else /* never called */
 
 bool slu_int8_avx2_works(void)
 {
     return false;
+}
+
+bool slu_int8_vnni_works(void)
+{
+    return false;
+}
+
+void slu_int8_vnni_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
+                           float *y, uint32_t ldy)
+{
+    (void)x, (void)B, (void)w, (void)bias, (void)relu, (void)y, (void)ldy;
+    abort();
 }
 
 void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in, slu_int8_rows out)

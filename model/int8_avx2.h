@@ -1,4 +1,5 @@
-/* model/int8_avx2.h - the functions of model/int8.h for CPUs with AVX2. */
+/* model/int8_avx2.h - the functions of model/int8.h for CPUs with AVX2, and products for those that have
+ * AVX-512 VNNI as well. */
 #pragma once
 #include "model/int8.h"
 #include <string.h>
@@ -36,4 +37,7 @@ static inline slu_int8_scale slu_int8_scale_of(float low, float high)
 bool slu_int8_avx2_works(void);
 void slu_int8_avx2_quantise(const float *x, uint32_t ldx, uint32_t B, slu_int8_inputs in, slu_int8_rows out);
 void slu_int8_avx2_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
+                           float *y, uint32_t ldy);
+bool slu_int8_vnni_works(void); /* then slu_int8_avx2_works(), too */
+void slu_int8_vnni_product(slu_int8_rows x, uint32_t B, slu_int8_weights w, const float *bias, bool relu,
                            float *y, uint32_t ldy);
