@@ -93,6 +93,9 @@ def opened(scorer, body, times, seconds):
     with open(script, "w") as f:
         f.writelines("%.3f\thttp://%s%s\n" % (t * 1e3, scorer.grpc, PATH) for t in times)
     run = Run(scorer, seconds, body, ["-c", "1", "-m", "10000", "--timing-script-file=" + script], {"LIBEV_FLAGS": "1"})
-    # The script counts from one request to the next, so what a timer is late stays: how late in all, s.
+    # The script counts from one request to the next, so what a timer is late stays: how late in all, s, and each time, ms. An
+    # answer that comes while the generator waits for its CPU is read as late as that: real-time or not, it waits for the end
+    # of the system call that a neighbour is in, and a write of some megabytes takes milliseconds.
     run.late = (run.sent[-1] - run.sent[0]) - (times[-1] - times[0])
+    run.late_ms = [((b - a) - (d - c)) * 1e3 for a, b, c, d in zip(run.sent, run.sent[1:], times, times[1:])]
     return run

@@ -26,8 +26,8 @@ CANDIDATES = [int(c) for c in os.environ.get("CANDIDATES", "1 50 200 1000").spli
 PRECISION = os.environ.get("PRECISION", "fp32")  # serving.precision
 BACKLOG = int(os.environ.get("BACKLOG", 8000 * (SECONDS + 2)))  # impressions: more than the trainer learns meanwhile
 LAWS = (("evenly", evenly), ("Poisson", poisson))
-COLUMNS = ("p50", "p99", "p999", "ideal50", "ideal99", "scorer_ms", "cpu_us", "line_us", "foreign")
-HEAD = "p50 ms | p99 ms | p99.9 ms | ideal p50 ms | ideal p99 ms | scorer's own mean ms | CPU us a call | in line for it us | others on CPU 0 %"
+COLUMNS = ("p50", "p99", "p999", "ideal50", "ideal99", "scorer_ms", "cpu_us", "line_us", "foreign", "late99", "late")
+HEAD = "p50 ms | p99 ms | p99.9 ms | ideal p50 ms | ideal p99 ms | scorer's own mean ms | CPU us a call | in line for it us | others on CPU 0 % | h2load late p99 ms | worst ms"
 
 
 def in_process(candidates):
@@ -43,7 +43,8 @@ def figures(run):
     perfect = ideal(run.sent, run.cpu_ms / 1e3)
     return {"p50": percentile(run.ms, .5), "p99": percentile(run.ms, .99), "p999": percentile(run.ms, .999),
             "ideal50": percentile(perfect, .5), "ideal99": percentile(perfect, .99), "rate": run.rate, "late_s": run.late,
-            "mean_ms": run.mean_ms, "scorer_ms": run.scorer_ms, "cpu_us": run.cpu_ms * 1e3, "line_us": run.line_ms * 1e3,
+            "late99": percentile(run.late_ms, .99), "late": max(run.late_ms), "mean_ms": run.mean_ms,
+            "scorer_ms": run.scorer_ms, "cpu_us": run.cpu_ms * 1e3, "line_us": run.line_ms * 1e3,
             "foreign": 100 * (run.foreign + run.stolen)}
 
 
