@@ -11,6 +11,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- the library ---- */
 
@@ -70,8 +72,27 @@ static void stay_alone(void)
     alone = true;
 }
 
+/* The library writes its kernels while it runs. Where that is forbidden it would only say so in the middle of
+ * a product. */
+static bool may_run_what_it_writes(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *p = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    bool may = mprotect(p, page, PROT_READ | PROT_EXEC) == 0;
+    munmap(p, page);
+    return may;
+}
+
 static void load(void)
 {
+    if (!may_run_what_it_writes()) {
+        snprintf(lib.why, sizeof lib.why,
+                 "this process may not make memory executable (MemoryDenyWriteExecute= of its unit), which "
+                 "oneDNN has to");
+        return;
+    }
     void *library = dlopen("libdnnl.so.2", RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         snprintf(lib.why, sizeof lib.why, "%s", dlerror());

@@ -8,7 +8,14 @@
 #include "tests/numeric.h"
 #include "tests/suite.h"
 #include <dirent.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 static bool missing(const char *what)
 {
@@ -251,15 +258,56 @@ START_TEST(test_starts_no_thread)
 }
 END_TEST
 
-int main(void)
+/* What systemd's MemoryDenyWriteExecute= does: no memory becomes executable that was not so when it was
+ * mapped. */
+static bool deny_executable_memory(void)
 {
-    setenv("OMP_NUM_THREADS", "3", 1); /* somebody else's wish, which must not be ours */
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* Said before anything is computed, and then it is as if the library were not there. In a process of its own,
+ * since the library is looked for once. */
+START_TEST(test_no_executable_memory)
+{
+    const char *fork = getenv("CK_FORK"), *why = NULL;
+    if ((fork && strcmp(fork, "no") == 0) || !deny_executable_memory()) {
+        printf("skipped: memory that may not become executable: no process of its own, or no seccomp\n");
+        return;
+    }
+    const slu_matmul_spec s = {.M = 64, .N = 64, .K = 64, .lda = 64, .ldb = 64, .ldc = 64};
+    ck_assert_ptr_null(slu_matmul_new(&s, NULL, 1));
+    ck_assert_ptr_null(slu_onednn(&why));
+    ck_assert_msg(strstr(why, "MemoryDenyWriteExecute") || strstr(why, "built without"), "%s", why);
+}
+END_TEST
+
+START_TEST(test_name)
+{
     const char *why;
     const char *name = slu_onednn(&why);
     printf("library: %s\n", name ? name : why);
+    ck_assert_int_ne(!name, !*why);
+    ck_assert(!name || strncmp(name, "onednn 2.", 9) == 0);
+}
+END_TEST
+
+int main(void)
+{
+    setenv("OMP_NUM_THREADS", "3", 1); /* somebody else's wish, which must not be ours */
     Suite *s = suite_create("onednn");
     TCase *t = tcase_create("onednn");
     tcase_set_timeout(t, 120 * suite_slowness());
+    tcase_add_test(t, test_no_executable_memory);
+    tcase_add_test(t, test_name);
     tcase_add_test(t, test_floats);
     tcase_add_test(t, test_bf16);
     tcase_add_test(t, test_like_another);
