@@ -139,10 +139,17 @@ static void *room(size_t bytes)
     return p;
 }
 
+static bool same(const slu_matmul_spec *a, const slu_matmul_spec *b)
+{
+    return a->M == b->M && a->N == b->N && a->K == b->K && a->lda == b->lda && a->ldb == b->ldb &&
+           a->ldc == b->ldc && a->bf16 == b->bf16 && a->transpose_a == b->transpose_a &&
+           a->packed == b->packed && a->bias == b->bias && a->relu == b->relu && a->add == b->add;
+}
+
 static slu_matmul *make(slu_products *p, const slu_matmul_spec *spec, const slu_matmul *like)
 {
     for (uint32_t i = 0; i < p->n_made; i++)
-        if (memcmp(&p->made[i].spec, spec, sizeof *spec) == 0)
+        if (same(&p->made[i].spec, spec))
             return p->made[i].m;
     if (p->n_made == p->cap_made) {
         uint32_t cap = p->cap_made ? 2 * p->cap_made : 64;
@@ -156,15 +163,6 @@ static slu_matmul *make(slu_products *p, const slu_matmul_spec *spec, const slu_
     if (m)
         p->made[p->n_made++] = (made){*spec, m};
     return m;
-}
-
-/* Compared byte by byte, so also what lies between the members is set. */
-static slu_matmul_spec blank(bool bf16)
-{
-    slu_matmul_spec s;
-    memset(&s, 0, sizeof s);
-    s.bf16 = bf16;
-    return s;
 }
 
 /* Rows of dW of which piece |half| begins at the returned one. */
@@ -182,7 +180,7 @@ static uint32_t halves(const layer *l)
 static bool make_all(slu_products *p, layer *l)
 {
     const bool bf16 = p->kind == SLU_PRODUCTS_BF16;
-    slu_matmul_spec y = blank(bf16), dx = blank(bf16), dw = blank(bf16);
+    slu_matmul_spec y = {.bf16 = bf16}, dx = y, dw = y;
     y.N = l->width;
     y.K = l->K;
     y.lda = bf16 ? l->K : l->ldx;
