@@ -49,8 +49,15 @@ int store_translate(const char *path, const char *doing, char *words, slu_error 
         code = slu_fail(err, SLU_ECORRUPT, "store %s: opening: a file is missing; restore a backup (%s)",
                         path, words);
     } else if (strstr(words, "Column families not opened") || strstr(words, "Column family not found")) {
-        code = slu_fail(err, SLU_EFORMAT, "store %s: %s: not a Sluice store, or of another version (%s)",
-                        path, doing, words);
+        /* A flipped bit in RocksDB's list of files can look like this, too. */
+        code =
+            slu_fail(err, SLU_EFORMAT,
+                     "store %s: %s: not a Sluice store, or of another version, or its MANIFEST is damaged; "
+                     "use another store.path, or restore a backup (%s)",
+                     path, doing, words);
+    } else if (!strcmp(doing, "opening")) {
+        code = slu_fail(err, SLU_EIO, "store %s: opening: %s; look at the disk, or restore a backup", path,
+                        words);
     } else {
         code = slu_fail(err, SLU_EIO, "store %s: %s: %s", path, doing, words);
     }
