@@ -213,16 +213,22 @@ ALWAYS void finish(const int panels, const bool whole, const product *p, uint32_
     }
 }
 
-/* A tile of two panels, of which the second may be cut off, and of the last one alone. */
-WIDE static void two_panels(const product *p, uint32_t b, uint32_t rows, uint32_t j)
+/* Of two panels whose sums lie beside each other; the second may be cut off. */
+ALWAYS void finish_two(const product *p, uint32_t b, uint32_t rows, uint32_t j, const __m256i *sums)
 {
-    __m256i sums[2 * ROWS];
-    multiply(2, p, b, rows, j, sums);
     finish(2, true, p, b, rows, j, sums);
     if (j + 2 * SLU_INT8_PANEL <= p->w.N)
         finish(2, true, p, b, rows, j + SLU_INT8_PANEL, sums + 1);
     else
         finish(2, false, p, b, rows, j + SLU_INT8_PANEL, sums + 1);
+}
+
+/* A tile of two panels and of the last one alone. */
+WIDE static void two_panels(const product *p, uint32_t b, uint32_t rows, uint32_t j)
+{
+    __m256i sums[2 * ROWS];
+    multiply(2, p, b, rows, j, sums);
+    finish_two(p, b, rows, j, sums);
 }
 
 WIDE static void last_panel(const product *p, uint32_t b, uint32_t rows, uint32_t j)
@@ -279,12 +285,7 @@ VNNI static void vnni_two_panels(const product *p, uint32_t b, uint32_t rows, ui
 {
     __m512i sums[ROWS];
     vnni_multiply_two(p, b, rows, j, sums);
-    const __m256i *halves = (const __m256i *)(const void *)sums;
-    finish(2, true, p, b, rows, j, halves);
-    if (j + 2 * SLU_INT8_PANEL <= p->w.N)
-        finish(2, true, p, b, rows, j + SLU_INT8_PANEL, halves + 1);
-    else
-        finish(2, false, p, b, rows, j + SLU_INT8_PANEL, halves + 1);
+    finish_two(p, b, rows, j, (const __m256i *)(const void *)sums);
 }
 
 VNNI static void vnni_last_panel(const product *p, uint32_t b, uint32_t rows, uint32_t j)
