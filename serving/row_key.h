@@ -1,9 +1,11 @@
 /* serving/row_key.h - keys of a scorer's rows in its store: (generation << 31 | table, u32) (id, u64), both
- * big-endian, so that a generation, a table and a range of ids are each one range of keys. */
+ * big-endian as a trainer's are, so that a generation, a table and a range of ids are each one range of keys.
+ */
 #pragma once
+#include "store/row_value.h"
 #include <stdint.h>
 
-enum { ROW_KEY_BYTES = 12 };
+enum { ROW_KEY_BYTES = SLU_ROW_KEY_BYTES };
 #define ROW_KEY_GENERATION 0x80000000u /* the second one's bit, beside the table */
 
 static inline void row_key_put_u32(uint8_t *p, uint32_t v)
@@ -20,9 +22,7 @@ static inline uint32_t row_key_u32(const uint8_t *p)
 /* |tag|: generation | table. */
 static inline void row_key_write(uint8_t key[ROW_KEY_BYTES], uint32_t tag, uint64_t id)
 {
-    row_key_put_u32(key, tag);
-    row_key_put_u32(key + 4, (uint32_t)(id >> 32));
-    row_key_put_u32(key + 8, (uint32_t)id);
+    slu_row_key_write(key, tag, id);
 }
 
 static inline uint32_t row_key_tag(const void *key)
