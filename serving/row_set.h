@@ -10,10 +10,9 @@
  * is undone, and no reader ever saw any of it.
  *
  * Rows do not change once they can be seen, so readers may keep pointers to them for as long as they are
- * inside a read section. The index is open addressing with entries of (32 bits of the hash, 32 bits of slot):
- * a look-up costs about two cache misses, both prefetched over a batch of ids. It grows by building a larger
- * one beside it and swapping the pointer. Rows and large indexes are mapped memory, which goes back to the
- * system at once when the table goes.
+ * inside a read section. A look-up costs about two cache misses, an index entry (serving/row_index.h) and a
+ * row (serving/row_chunks.h), both prefetched over a batch of ids. Rows and large indexes are mapped memory,
+ * which goes back to the system at once when the table goes (serving/huge_memory.h).
  *
  * @thread one writer; readers inside an RCU read section (serving/model_table.c). */
 #pragma once
