@@ -47,8 +47,10 @@ int row_chunks_take(row_chunks *c, uint32_t *slot)
     if (chunk == c->n && !add_chunk(c))
         return SLU_ENOMEM;
     *slot = c->slots++;
-    if ((c->slots & ((1u << c->shift) - 1)) == c->rows)
-        c->slots = (chunk + 1) << c->shift;
+    if ((c->slots & ((1u << c->shift) - 1)) == c->rows) {
+        const uint64_t next = (chunk + 1ull) << c->shift; /* behind the last chunk it is no slot any more */
+        c->slots = next < ROW_SLOTS_MOST ? (uint32_t)next : ROW_SLOTS_MOST;
+    }
     return 0;
 }
 

@@ -62,6 +62,34 @@ START_TEST(test_what_is_freed_is_the_systems)
 }
 END_TEST
 
+static unsigned long address_space(void) /* in pages */
+{
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    ck_assert(f && fscanf(f, "%lu", &pages) == 1);
+    fclose(f);
+    return pages;
+}
+
+/* What is cut off in front and behind for the sake of alignment is the system's at once. */
+START_TEST(test_alignment_costs_nothing)
+{
+    enum { TIMES = 500 };
+    const unsigned long before = address_space();
+    static char *p[TIMES], *between[TIMES]; /* after which it is another part that has to be cut off */
+    for (int i = 0; i < TIMES; i++) {
+        p[i] = huge_memory_new(HUGE_PAGE);
+        between[i] = i % 2 ? huge_memory_new(HUGE_MEMORY_MAPPED) : NULL;
+    }
+    ck_assert_uint_lt(address_space() - before, TIMES * (HUGE_PAGE / 4096) * 5 / 4);
+    for (int i = 0; i < TIMES; i++) {
+        huge_memory_free(p[i], HUGE_PAGE);
+        huge_memory_free(between[i], HUGE_MEMORY_MAPPED);
+    }
+    ck_assert_uint_lt(address_space() - before, TIMES * (HUGE_PAGE / 4096) / 4);
+}
+END_TEST
+
 START_TEST(test_pages)
 {
     ck_assert_uint_eq(huge_memory_pages(0), 0);
@@ -111,7 +139,8 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("huge_memory", (const TTest *[]){test_memory_is_zeroed_and_nobody_elses,
-                                                      test_what_is_freed_is_the_systems, test_pages,
-                                                      test_huge_pages_are_asked_for, NULL});
+    return run_suite("huge_memory",
+                     (const TTest *[]){test_memory_is_zeroed_and_nobody_elses,
+                                       test_what_is_freed_is_the_systems, test_alignment_costs_nothing,
+                                       test_pages, test_huge_pages_are_asked_for, NULL});
 }

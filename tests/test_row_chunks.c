@@ -116,8 +116,32 @@ START_TEST(test_chunks_run_out)
 }
 END_TEST
 
+/* The end of all numbers, with the chunks before it left out: |rows| are left. */
+static void numbers_run_out(size_t row_bytes, uint32_t rows)
+{
+    row_chunks *c = chunks_new(row_bytes);
+    uint32_t slot = 0;
+    c->n = UINT32_MAX >> c->shift;
+    c->slots = c->n << c->shift;
+    const uint32_t first = c->slots;
+    for (uint32_t i = 0; i < rows; i++)
+        if (take(c) != first + i)
+            ck_abort_msg("row %u of the last chunk is not slot %u", i, first + i);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(row_chunks_take(c, &slot), SLU_ELIMIT);
+    ck_assert_uint_eq(row_chunks_next_bytes(c), 0);
+    chunks_free(c);
+}
+
+START_TEST(test_numbers_run_out)
+{
+    numbers_run_out(16, 131072 - 3); /* three numbers are not for slots */
+    numbers_run_out(24, 87381);      /* the chunk ends before its numbers do */
+}
+END_TEST
+
 int main(void)
 {
     return run_suite("row_chunks", (const TTest *[]){test_rows_lie_apart, test_small_tables_cost_little,
-                                                     test_chunks_run_out, NULL});
+                                                     test_chunks_run_out, test_numbers_run_out, NULL});
 }
