@@ -1,5 +1,6 @@
 #include "serving/grpc_core.h"
-#include "serving/grpc_stream.h"
+#include "serving/grpc_answer.h"
+#include "serving/grpc_http2.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +61,7 @@ slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes 
     c->routes = routes;
     c->thread = thread;
     c->arena = arena_for(limits);
-    if (!c->arena || slu_grpc_session_setup(c)) {
+    if (!c->arena || slu_grpc_http2_setup(c)) {
         slu_grpc_core_free(c);
         return NULL;
     }
@@ -209,9 +210,8 @@ slu_grpc_stream *slu_grpc_stream_new(slu_grpc_session *s, int32_t id)
     }
     st->session = s;
     st->id = id;
-    st->identity = true;
+    slu_grpc_headers_begin(&st->head);
     st->begun_us = s->now_us;
-    st->deadline_us = INT64_MAX;
     st->prev = NULL;
     st->next = s->streams;
     if (s->streams)
@@ -246,7 +246,8 @@ void slu_grpc_stream_free(slu_grpc_stream *st)
     slu_grpc_session *s = st->session;
     slu_grpc_core *c = s->core;
     if (!st->finished)
-        slu_grpc_route_count(st->route ? st->route : slu_grpc_routes_unknown(c->routes), SLU_GRPC_CANCELLED);
+        slu_grpc_route_count(st->head.route ? st->head.route : slu_grpc_routes_unknown(c->routes),
+                             SLU_GRPC_CANCELLED);
     unqueue(st);
     unwatch(st);
     drop_request(st);
@@ -294,11 +295,12 @@ void slu_grpc_stream_finish(slu_grpc_stream *st, int status, const char *fmt, ..
         va_end(args);
         slu_grpc_message_encode(&st->note, text);
     }
-    slu_grpc_route_count(st->route ? st->route : slu_grpc_routes_unknown(s->core->routes), st->status);
+    slu_grpc_route_count(st->head.route ? st->head.route : slu_grpc_routes_unknown(s->core->routes),
+                         st->status);
     unqueue(st);
     unwatch(st);
     drop_request(st);
-    slu_grpc_session_end(st);
+    slu_grpc_answer_end(st);
 }
 
 void slu_grpc_stream_refuse(slu_grpc_stream *st, slu_grpc_frame_state state)
@@ -312,7 +314,7 @@ void slu_grpc_stream_refuse(slu_grpc_stream *st, slu_grpc_frame_state state)
                                st->in.want, c->limits.max_request_bytes);
         break;
     case SLU_FRAME_COMPRESSED:
-        if (st->identity)
+        if (st->head.identity)
             slu_grpc_stream_finish(st, SLU_GRPC_INTERNAL,
                                    "the message is flagged as compressed but grpc-encoding is not set");
         else
@@ -342,7 +344,7 @@ static void put_answer(slu_grpc_stream *st, const slu_buf *response)
     if (response->len)
         slu_put_bytes(&st->out, response->data, response->len);
     s->unsent += SLU_GRPC_PREFIX + response->len;
-    slu_grpc_session_answer(st);
+    slu_grpc_answer_flow(st);
 }
 
 /* Calls the handler on the message that is whole. The answer is in core->response. */
@@ -352,14 +354,14 @@ static int handle(slu_grpc_stream *st, char *message, size_t size)
     slu_grpc_call call;
     call.request = st->in.message.data ? st->in.message.data : (const uint8_t *)"";
     call.request_len = st->in.message.len;
-    call.deadline_us = st->deadline_us;
+    call.deadline_us = st->head.deadline_us;
     call.received_us = st->received_us;
     call.arena = c->arena;
     call.response = &c->response;
     call.message[0] = 0;
     call.thread = c->thread;
     slu_buf_clear(&c->response);
-    int status = st->route->handler(st->route->ctx, &call);
+    int status = st->head.route->handler(st->head.route->ctx, &call);
     snprintf(message, size, "%s", call.message);
     if (slu_arena_held(c->arena) > ARENA_KEEP) {
         slu_arena *fresh = arena_for(&c->limits);
@@ -422,14 +424,14 @@ static bool refuse_late(slu_grpc_stream *st)
 {
     slu_grpc_session *s = st->session;
     slu_grpc_core *c = s->core;
-    if (st->deadline_us <= s->now_us) {
+    if (st->head.deadline_us <= s->now_us) {
         slu_grpc_stream_finish(st, SLU_GRPC_DEADLINE_EXCEEDED,
                                "the deadline passed while the request waited %lld us for its turn",
                                (long long)(s->now_us - st->received_us));
         return true;
     }
     int64_t waited = s->now_us - st->received_us;
-    if (st->route->kind == SLU_GRPC_UNARY && !st->route->at_once &&
+    if (st->head.route->kind == SLU_GRPC_UNARY && !st->head.route->at_once &&
         waited > slu_grpc_wait_limit(&c->wait, s->now_us)) {
         slu_metric_add(c->refused_wait, 1);
         slu_grpc_stream_finish(
@@ -467,8 +469,8 @@ static void run_stream(slu_grpc_stream *st, const slu_clock *clock)
         st->session->now_us = slu_mono_us(clock);
         slu_grpc_wait_learn(&st->session->core->wait, bytes, st->session->now_us - began);
     }
-    slu_metric_observe(st->route->seconds, (double)(st->session->now_us - st->received_us) * 1e-6);
-    switch (st->route->kind) {
+    slu_metric_observe(st->head.route->seconds, (double)(st->session->now_us - st->received_us) * 1e-6);
+    switch (st->head.route->kind) {
     case SLU_GRPC_UNARY:
         run_unary(st, message, status);
         break;
@@ -500,7 +502,7 @@ void slu_grpc_stream_ready(slu_grpc_stream *st)
 {
     slu_grpc_core *c = st->session->core;
     st->received_us = st->session->now_us;
-    if (st->route->at_once) {
+    if (st->head.route->at_once) {
         run_stream(st, NULL);
         return;
     }
@@ -511,7 +513,7 @@ void slu_grpc_stream_ready(slu_grpc_stream *st)
                                c->waiting);
         return;
     }
-    if (st->route->kind == SLU_GRPC_UNARY && !slu_grpc_wait_admits(&c->wait, st->session->now_us)) {
+    if (st->head.route->kind == SLU_GRPC_UNARY && !slu_grpc_wait_admits(&c->wait, st->session->now_us)) {
         slu_metric_add(c->refused_wait, 1);
         slu_grpc_stream_finish(st, SLU_GRPC_RESOURCE_EXHAUSTED,
                                "the server is busy: the request would wait %lld ms for its turn "
@@ -541,7 +543,7 @@ void slu_grpc_stream_advance(slu_grpc_stream *st)
     /* Only what waits raw counts as buffered here, the message itself is bounded by its own limit. */
     st->buffered -= taken;
     st->session->buffered -= taken;
-    slu_grpc_session_consumed(st, taken);
+    slu_grpc_http2_consumed(st, taken);
     if (state == SLU_FRAME_WHOLE)
         slu_grpc_stream_ready(st);
     else if (state != SLU_FRAME_MORE)

@@ -3,6 +3,7 @@
  * makes room for that). Nobody else includes it. @thread the loop's */
 #pragma once
 #include "serving/grpc_loop.h"
+#include "serving/grpc_session.h"
 #include <pthread.h>
 
 #define SLU_GRPC_READ_BYTES ((size_t)128 << 10)

@@ -1,12 +1,14 @@
-/* serving/grpc_stream.h - what grpc_core.c (queue, handlers) and grpc_session.c (HTTP/2) know about each
- * other. Nobody else includes this.
+/* serving/grpc_stream.h - what the parts of a gRPC server know about each other: grpc_core.c (queue,
+ * handlers), grpc_session.c (the connection), grpc_http2.c (what comes in) and grpc_answer.c (what goes out).
+ * Nobody else includes this.
  *
  * Life of a stream: headers -> message bytes -> ready (in the queue) -> answered -> finished -> closed.
  * finish() decides the status exactly once; whatever comes from the peer afterwards is taken and dropped. */
 #pragma once
 #include "base/arena.h"
-#include "serving/grpc_core.h"
 #include "serving/grpc_frame.h"
+#include "serving/grpc_headers.h"
+#include "serving/grpc_session.h"
 #include "serving/grpc_wait.h"
 #include <nghttp2/nghttp2.h>
 
@@ -18,15 +20,10 @@ struct slu_grpc_stream {
     slu_grpc_stream *queue_next, *queue_prev;
     slu_grpc_stream *watch_next, *watch_prev;
     int32_t id;
-    slu_grpc_route *route; /* NULL until headers are whole, or no such method */
+    slu_grpc_headers head;
+    bool headers; /* they are whole */
 
-    /* From the headers. */
-    uint32_t header_bytes;
-    bool post, grpc, subtype, identity, bad_timeout;
-    bool headers;   /* they are whole */
-    char path[128]; /* for messages; cut */
-
-    int64_t begun_us, received_us, deadline_us;
+    int64_t begun_us, received_us;
     bool whole;       /* in.message is a request (UNARY, WATCH) */
     bool half_closed; /* the peer will send no more */
     bool queued, watching, parked;
@@ -105,10 +102,11 @@ void slu_grpc_stream_finish(slu_grpc_stream *st, int status, const char *fmt, ..
 
 /* grpc_session.c */
 void slu_grpc_session_touch(slu_grpc_session *s);
-/* Sends headers if that did not happen and lets st->out flow. */
-void slu_grpc_session_answer(slu_grpc_stream *st);
-/* Sends the decided status: alone, or after what is in st->out. */
-void slu_grpc_session_end(slu_grpc_stream *st);
-/* BIDI: the peer may send |n| more bytes. */
-void slu_grpc_session_consumed(slu_grpc_stream *st, size_t n);
-int slu_grpc_session_setup(slu_grpc_core *c); /* callbacks and options; 0 or SLU_ENOMEM */
+/* Second step of the goodbye: from here on the peer knows which calls will be answered. */
+void slu_grpc_session_goodbye(slu_grpc_session *s);
+
+/* NULL: no such stream, or it was not accepted. */
+static inline slu_grpc_stream *slu_grpc_stream_of(slu_grpc_session *s, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(s->h2, id);
+}

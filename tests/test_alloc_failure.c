@@ -8,7 +8,7 @@
 #include "model/spec.h"
 #include "proto/descriptors.h"
 #include "serving/delta_applier.h"
-#include "serving/grpc_core.h"
+#include "serving/grpc_session.h"
 #include "serving/grpc_health.h"
 #include "serving/grpc_reflection.h"
 #include "serving/score.h"

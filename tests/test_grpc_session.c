@@ -382,6 +382,37 @@ START_TEST(test_chat)
 }
 END_TEST
 
+/* A stream whose answers are not read waits with its questions, and goes on where it was. */
+START_TEST(test_chat_with_a_slow_reader)
+{
+    enum { MESSAGES = 100, BYTES = 4000 };
+    setup();
+    peer_settle(p);
+    peer_call *c = peer_next(p);
+    for (int i = 0; i < MESSAGES; i++) {
+        slu_grpc_frame_prefix(&c->body, BYTES);
+        memset(slu_buf_reserve(&c->body, BYTES), i, BYTES);
+        c->body.len += BYTES;
+    }
+    peer_send(p, c, "/t.S/Chat");
+    p->deaf = true;
+    for (int i = 0; i < MESSAGES; i++) {
+        peer_up(p);
+        slu_grpc_core_run(p->core, &p->clock);
+    }
+    ck_assert_int_gt(p->handled, 1);
+    ck_assert_int_lt(p->handled, MESSAGES);
+    p->deaf = false;
+    for (int i = 0; i < 10 && !c->closed; i++)
+        peer_settle(p);
+    ends(c, 0, "");
+    ck_assert_int_eq(p->handled, MESSAGES);
+    ck_assert_uint_eq(c->answer.len, c->body.len);
+    ck_assert(!memcmp(c->answer.data, c->body.data, c->body.len));
+    peer_free(p);
+}
+END_TEST
+
 /* A peer that asks and never reads: memory stays bounded, then the connection is given up. */
 START_TEST(test_deaf_peer)
 {
@@ -534,6 +565,7 @@ int main(void)
                                                        test_drain_of_a_silent_peer,
                                                        test_health_watch,
                                                        test_chat,
+                                                       test_chat_with_a_slow_reader,
                                                        test_deaf_peer,
                                                        test_memory_of_all,
                                                        test_strangers,

@@ -5,7 +5,7 @@
  * end, 4 a drain begins half way, 8 time passes between the pieces. Byte 1 + 1 is the size of the pieces. The
  * rest is fed. */
 #include "proto/descriptors.h"
-#include "serving/grpc_core.h"
+#include "serving/grpc_session.h"
 #include "serving/grpc_health.h"
 #include "serving/grpc_reflection.h"
 #include <assert.h>
