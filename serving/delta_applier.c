@@ -45,6 +45,7 @@ struct slu_delta_applier {
     float *dense;     /* (P) */
     size_t dense_has; /* floats of it that have come, in order */
     float *row;       /* the longest row: values in a message need not be aligned */
+    uint32_t changes; /* of rows, ever */
 
     /* Only a base says what is different about its schema; deltas of the same schema repeat it. */
     uint64_t foreign;
@@ -239,6 +240,13 @@ static const float *values_at(slu_delta_applier *a, const row_block *b, size_t i
     return a->row;
 }
 
+/* A change is made: now and then whoever waits for the processor gets it, however small the blocks are. */
+static void breathe(slu_delta_applier *a)
+{
+    if (++a->changes % BREATH == 0)
+        slu_background_breathe();
+}
+
 /* Into the table, and told to the sink. */
 static int put_block(slu_delta_applier *a, const row_block *b, slu_error *err)
 {
@@ -250,8 +258,7 @@ static int put_block(slu_delta_applier *a, const row_block *b, slu_error *err)
             return rc;
         if (a->sink.row)
             a->sink.row(a->sink.ctx, b->table, id, v);
-        if (i % BREATH == BREATH - 1)
-            slu_background_breathe();
+        breathe(a);
     }
     for (size_t i = 0; i < b->deleted.len / sizeof(uint64_t); i++) {
         uint64_t id = id_at(&b->deleted, i);
@@ -260,6 +267,7 @@ static int put_block(slu_delta_applier *a, const row_block *b, slu_error *err)
             return rc;
         if (a->sink.row)
             a->sink.row(a->sink.ctx, b->table, id, NULL);
+        breathe(a);
     }
     return 0;
 }

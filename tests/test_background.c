@@ -8,6 +8,16 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+/* In place of the C library's, by the linker (tests/CMakeLists.txt). */
+int __wrap_sched_yield(void);
+static atomic_uint yields;
+
+int __wrap_sched_yield(void)
+{
+    yields++;
+    return 0;
+}
+
 /* A thread in the background that works or sleeps, until it is told to end. */
 typedef struct worker {
     pthread_t thread;
@@ -119,6 +129,32 @@ START_TEST(test_threads_are_adopted_by_name)
 }
 END_TEST
 
+static void *enter_and_breathe(void *enters)
+{
+    if (*(bool *)enters)
+        slu_background_enter();
+    slu_background_breathe();
+    return NULL;
+}
+
+static unsigned breathes(bool enters)
+{
+    pthread_t t;
+    yields = 0;
+    ck_assert_int_eq(pthread_create(&t, NULL, enter_and_breathe, &enters), 0);
+    pthread_join(t, NULL);
+    return yields;
+}
+
+/* Only who stands in the background lets go: others have their turn by right. */
+START_TEST(test_breathing)
+{
+    const bool idle = sched_getscheduler(0) == SCHED_IDLE;
+    ck_assert_uint_eq(breathes(false), idle);
+    ck_assert_uint_eq(breathes(true), idle || (one_may_return() && sched_getscheduler(0) == SCHED_OTHER));
+}
+END_TEST
+
 START_TEST(test_a_nicer_thread_stays_nicer)
 {
     worker w;
@@ -172,10 +208,10 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("background",
-                     (const TTest *[]){test_a_thread_and_its_children_step_back,
-                                       test_whoever_cannot_return_is_only_nice,
-                                       test_threads_are_adopted_by_name, test_a_nicer_thread_stays_nicer,
-                                       test_whoever_starves_is_let_in_for_a_while,
-                                       test_whoever_sleeps_does_not_starve, NULL});
+    return run_suite("background", (const TTest *[]){test_a_thread_and_its_children_step_back,
+                                                     test_whoever_cannot_return_is_only_nice,
+                                                     test_threads_are_adopted_by_name, test_breathing,
+                                                     test_a_nicer_thread_stays_nicer,
+                                                     test_whoever_starves_is_let_in_for_a_while,
+                                                     test_whoever_sleeps_does_not_starve, NULL});
 }

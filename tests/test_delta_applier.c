@@ -12,6 +12,16 @@
 #define DENSE   DELTA_DENSE
 #define LINEAGE DELTA_LINEAGE
 
+/* In place of base/background.c's, by the linker (tests/CMakeLists.txt). */
+void __wrap_slu_background_breathe(void);
+static uint32_t changes, breaths, longest; /* of rows since the last breath; the most of them */
+
+void __wrap_slu_background_breathe(void)
+{
+    breaths++;
+    changes = 0;
+}
+
 /* What the sink was told, as a table of its own. */
 typedef struct mirror {
     slu_model_table *table;
@@ -48,6 +58,8 @@ static void mirror_abandon(void *ctx)
 static void mirror_row(void *ctx, uint32_t table, uint64_t id, const float *v)
 {
     mirror *m = ctx;
+    changes++;
+    longest = changes > longest ? changes : longest;
     if (v)
         slu_model_put_row(m->table, table, id, v, NULL);
     else
@@ -619,6 +631,28 @@ START_TEST(test_truncated_and_garbled)
 }
 END_TEST
 
+/* The thread that applies stands in the background and lets go of the processor after every 32 rows at most,
+ * whether they come in a base or a delta, are put or deleted. */
+START_TEST(test_lets_others_run)
+{
+    fixture f;
+    slu_error err = SLU_ERROR_INIT;
+    begin(&f);
+    build(&f, (delta_version){.base = true, .version = 10, .first = 0, .last = 640, .value = 1});
+    ck_assert_uint_gt(f.m.n, 5); /* in blocks of fewer rows than that */
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    ck_assert_uint_eq(breaths, 20);
+    build(&f, (delta_version){.version = 11, .previous = 10, .first = 100, .last = 420, .value = 2});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    ck_assert_uint_eq(breaths, 30);
+    build(&f, (delta_version){.version = 12, .previous = 11, .from = 0, .to = 320});
+    ck_assert_int_eq(give_all(&f, &err), 1);
+    ck_assert_uint_eq(breaths, 40);
+    ck_assert_uint_eq(longest, 32);
+    end(&f);
+}
+END_TEST
+
 int main(void)
 {
     return run_suite("delta_applier",
@@ -626,5 +660,5 @@ int main(void)
                                             test_first_delta, test_another_lineage, test_restart, test_undone,
                                             test_sums, test_delta_that_does_not_add_up,
                                             test_base_that_does_not_add_up, test_refused, test_another_schema,
-                                            test_truncated_and_garbled, NULL});
+                                            test_truncated_and_garbled, test_lets_others_run, NULL});
 }
