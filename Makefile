@@ -99,7 +99,7 @@ bench-train: build $(BUILD)/bench/venv/ready ## The learner's step, in fp32 and 
 bench-score: build $(BUILD)/bench/venv/ready ## Scoring in process against ONNX Runtime, fp32 and int8; CHECK=1
 	@BUILD='$(BUILD)' python3 bench/score.py
 
-bench-serve: build ## Scoring over gRPC by h2load: throughput, latency, and what updates do to it; PRECISION=int8; CHECK=1
+bench-serve: build ## Scoring over gRPC by h2load: throughput, latency, and what recorded updates, replayed, do to it; PRECISION=int8; THREADS=2; NEIGHBOUR=1: beside a trainer, too; CHECK=1
 	@deploy/deps.sh bench
 	@BUILD='$(BUILD)' python3 bench/serve.py
 

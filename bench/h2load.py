@@ -12,6 +12,8 @@ The generator is not under test, so it goes in front of whatever shares its CPU:
 processes where that is allowed, else by its nice value."""
 import os
 import random
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -50,10 +52,25 @@ def ideal(sent, service):
     return out
 
 
-def cpu0():
-    """Seconds that CPU 0 was busy, that the machine below it took away, and in all."""
-    t = [int(x) / TICKS for x in open("/proc/stat").read().split("\n")[1].split()[1:9]]  # user nice system idle iowait irq softirq steal
-    return t[0] + t[1] + t[2] + t[5] + t[6], t[7], sum(t)
+def spent_on(cpus):
+    """Seconds that these CPUs ("0,1") were busy, that the machine below took away from them, and in all."""
+    busy = stolen = whole = 0
+    lines = dict(line.split(" ", 1) for line in open("/proc/stat").read().split("\n") if line.startswith("cpu"))
+    for cpu in cpus.split(","):
+        t = [int(x) / TICKS for x in lines["cpu" + cpu].split()[:8]]  # user nice system idle iowait irq softirq steal
+        busy, stolen, whole = busy + t[0] + t[1] + t[2] + t[5] + t[6], stolen + t[7], whole + sum(t)
+    return busy, stolen, whole
+
+
+def own(scorer):
+    """CPU seconds on the scorer's CPUs that are its own or, where h2load has one of them, too, h2load's."""
+    u = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return scorer.cpu_seconds() + (u.ru_utime + u.ru_stime if CPU in scorer.cpus.split(",") else 0)
+
+
+def scoring(scorer):
+    """Nanoseconds of the scoring threads, all together, on a processor and in line for one."""
+    return [sum(x) for x in zip(*(spent for name, spent in scorer.threads().items() if re.fullmatch(r"grpc-\d+", name)))]
 
 
 class Run:
@@ -65,9 +82,9 @@ class Run:
             os.unlink(log)
         command = FIRST + ["taskset", "-c", CPU, "h2load", "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
                            "--log-file=" + log] + arguments
-        m, t, c, own = scorer.metrics(), scorer.threads(), cpu0(), scorer.cpu_seconds()
+        m, t, c, o = scorer.metrics(), scoring(scorer), spent_on(scorer.cpus), own(scorer)
         subprocess.run(command, stdout=subprocess.PIPE, check=True, env=dict(os.environ, **(env or {})))
-        m2, t2, c2, own = scorer.metrics(), scorer.threads(), cpu0(), scorer.cpu_seconds() - own
+        o, c2, t2, m2 = own(scorer) - o, spent_on(scorer.cpus), scoring(scorer), scorer.metrics()
         lines = sorted([int(x) for x in line.split("\t")[::2]] for line in open(log))
         answered = m2.get(OK, 0) - m.get(OK, 0)
         if not lines or abs(answered - len(lines)) > max(50, len(lines) * .01):
@@ -75,11 +92,11 @@ class Run:
         self.sent = [line[0] / 1e6 for line in lines]
         self.ms = [line[1] / 1e3 for line in lines]
         self.rate = len(lines) / seconds
-        # Of a call: the time of its thread on the processor and in line for it, and from its last byte to its answer.
-        self.cpu_ms, self.line_ms = ((t2["grpc-0"][i] - t["grpc-0"][i]) / 1e6 / answered for i in (0, 1))
+        # Of a call: the time of its threads on the processor and in line for it, and from its last byte to its answer.
+        self.cpu_ms, self.line_ms = ((b - a) / 1e6 / answered for a, b in zip(t, t2))
         self.scorer_ms = (m2[SECONDS_SUM] - m.get(SECONDS_SUM, 0)) / answered * 1e3
-        # How quiet it was: shares of CPU 0 that anybody but the scorer took.
-        self.foreign, self.stolen = max(0, c2[0] - c[0] - own) / (c2[2] - c[2]), (c2[1] - c[1]) / (c2[2] - c[2])
+        # How quiet it was: shares of the scorer's CPUs that anybody else took (h2load left out).
+        self.foreign, self.stolen = max(0, c2[0] - c[0] - o) / (c2[2] - c[2]), (c2[1] - c[1]) / (c2[2] - c[2])
         self.mean_ms = sum(self.ms) / len(self.ms)
 
 

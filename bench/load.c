@@ -1,10 +1,25 @@
 /* load: what the benchmarks of the running system send (bench/mmoe24.yaml, but any config of single values
  * will do).
  *
- *   load events  CONFIG BROKERS IMPRESSIONS SEED zipf|uniform|each IDS RATE   events into kafka.topics; RATE
- * 0: unpaced load request CONFIG CANDIDATES SEED FILE                             one framed ScoreRequest, as
- * load testers post it load fresh   CONFIG BROKERS HOST:PORT PROBES GAP_MS                  from a sent event
- * to the first score that shows it
+ *   load events CONFIG BROKERS IMPRESSIONS SEED zipf|uniform|each IDS RATE
+ *
+ * Events into kafka.topics; RATE 0: unpaced.
+ *
+ *   load request CONFIG CANDIDATES SEED FILE
+ *
+ * One framed ScoreRequest, as load testers post it.
+ *
+ *   load fresh CONFIG BROKERS HOST:PORT PROBES GAP_MS
+ *
+ * From a sent event to the first score that shows it.
+ *
+ *   load copy BROKERS SOURCE TARGET UNTIL_MS [FROM_MS]
+ *
+ * Copies deltas from one topic to another (bench/topic_copy.h), byte for byte and with their offsets: what
+ * TARGET lacks, up to the first record stamped UNTIL_MS (of the Unix epoch; 0: all there is). Without FROM_MS
+ * at once. With it as they came, FROM_MS being the recorded time that is now: says "ready", waits for a line
+ * (or the end) of standard input so that reading and sending do not overlap, then sleeps until each record's
+ * turn.
  *
  * Ids: IDS values in each slot, ranks by Zipf's law with exponent 1 (rank = IDS^u), uniform, or each once in
  * turn. A click is a function of a few of the ids and of chance, one in ten impressions, one in ten clicks
@@ -13,13 +28,19 @@
  * fresh asks about two candidates that differ in one value of the last slot, neither of which was ever seen:
  * they score alike, bit for bit, until the model has learned the impression that holds the first of them.
  * Nothing has to be believed about versions and clocks; the time ends with the answer that differs. One line
- * per probe on standard output, in ms. */
+ * per probe on standard output, in ms.
+ *
+ * copy prints a line for each record, before any is sent: offset, timestamp, bytes, version, rows that it
+ * brings or deletes, 1 when it ends its version (all 0 for what is no delta). Its last line says how many
+ * were sent and, with FROM_MS, how long after their turn the broker had them. */
 #include "base/clock.h"
 #include "base/rng.h"
+#include "bench/topic_copy.h"
 #include "feature/value.h"
 #include "sim/feeder.h"
 #include "sim/grpc_client.h"
 #include "sim/question.h"
+#include "sluice/v1/delta.pb-c.h"
 #include "sluice/v1/score.pb-c.h"
 #include <inttypes.h>
 #include <math.h>
@@ -262,6 +283,48 @@ static int fresh(load *l, const char *scorer, int probes, int gap_ms)
     return lost != 0;
 }
 
+/* ---- deltas ---- */
+
+static void print_record(topic_copy_record r)
+{
+    Sluice__V1__ModelDelta *d = sluice__v1__model_delta__unpack(NULL, r.len, r.value);
+    size_t rows = 0;
+    for (size_t i = 0; d && i < d->n_rows; i++)
+        rows += (d->rows[i]->ids.len + d->rows[i]->deleted.len) / sizeof(uint64_t);
+    printf("%" PRId64 " %" PRId64 " %zu %" PRIu64 " %zu %d\n", r.offset, r.time_ms, r.len, d ? d->version : 0,
+           rows, d && d->chunk + 1 == d->chunks);
+    if (d)
+        sluice__v1__model_delta__free_unpacked(d, NULL);
+}
+
+static void wait_for_word(void)
+{
+    printf("ready\n");
+    fflush(stdout);
+    for (int c = getchar(); c != EOF && c != '\n'; c = getchar())
+        ;
+}
+
+static int copy(const char *brokers, const char *source, const char *target, int64_t until_ms,
+                int64_t from_ms)
+{
+    slu_error err = SLU_ERROR_INIT;
+    topic_copy *c;
+    need(topic_copy_read(brokers, source, target, until_ms, &c, &err), &err);
+    for (size_t i = 0; i < topic_copy_records(c); i++)
+        print_record(topic_copy_at(c, i));
+    if (from_ms)
+        wait_for_word();
+    need(topic_copy_send(c, from_ms, &err), &err);
+    topic_copy_late late = topic_copy_lateness(c);
+    printf("sent=%zu", topic_copy_records(c));
+    if (from_ms)
+        printf(" late_p99_ms=%.2f late_worst_ms=%.2f", late.p99_ms, late.worst_ms);
+    printf("\n");
+    topic_copy_free(c);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     load l = {.ids = 41667};
@@ -278,10 +341,14 @@ int main(int argc, char **argv)
     } else if (!strcmp(what, "fresh") && argc == 7) {
         start(&l, argv[2], argv[3], 1);
         status = fresh(&l, argv[4], atoi(argv[5]), atoi(argv[6]));
+    } else if (!strcmp(what, "copy") && (argc == 6 || argc == 7)) {
+        return copy(argv[2], argv[3], argv[4], strtoll(argv[5], NULL, 10),
+                    argc == 7 ? strtoll(argv[6], NULL, 10) : 0);
     } else {
         fprintf(stderr, "usage: load events CONFIG BROKERS IMPRESSIONS SEED zipf|uniform|each IDS RATE\n"
                         "       load request CONFIG CANDIDATES SEED FILE\n"
-                        "       load fresh CONFIG BROKERS HOST:PORT PROBES GAP_MS\n");
+                        "       load fresh CONFIG BROKERS HOST:PORT PROBES GAP_MS\n"
+                        "       load copy BROKERS SOURCE TARGET UNTIL_MS [FROM_MS]\n");
         return 2;
     }
     slu_schema_free(l.schema);

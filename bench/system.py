@@ -47,7 +47,7 @@ class Process:
     """A daemon: its log, its admin page, its CPU time and memory."""
 
     def __init__(self, log, command, cpus=None, env=None):
-        self.log = log
+        self.log, self.cpus = log, cpus
         if cpus:
             command = ["taskset", "-c", cpus] + command
         self.p = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(log, "a"), env=dict(os.environ, **(env or {})))
@@ -97,9 +97,19 @@ class Process:
         return self.p.returncode
 
 
+def memory_for(gib):
+    """A folder in memory that so much may be written to, None: there is none."""
+    shm = os.statvfs("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+    available = int(re.search(r"MemAvailable: +(\d+)", open("/proc/meminfo").read())[1]) / 2**20
+    return "/dev/shm" if shm and min(available, shm.f_bavail * shm.f_frsize / 2**30) > gib else None
+
+
 class System:
-    def __init__(self, sets=(), config=CONFIG):
+    def __init__(self, sets=(), config=CONFIG, broker_in=None):
+        """|broker_in|: a folder for the broker's data, where that of temporary files shall not have it."""
         self.dir = tempfile.mkdtemp(prefix="sluice-bench.")
+        self.broker_home = tempfile.mkdtemp(prefix="sluice-broker.", dir=broker_in) if broker_in else self.dir
+        self.broker_dir = self.broker_home + "/broker"
         self.sets, self.config, self.processes = list(sets), config, []
 
     def __enter__(self):
@@ -107,7 +117,7 @@ class System:
         killed = []
         before = signal.signal(signal.SIGTERM, lambda *_: killed.append(True))
         try:
-            self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.dir + "/broker"],
+            self.brokers = subprocess.check_output([os.path.join(ROOT, "deploy/broker/broker.sh"), "start", self.broker_dir],
                                                    text=True).strip()
             signal.signal(signal.SIGTERM, before)
             if killed:
@@ -123,9 +133,10 @@ class System:
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being ended is ended
         for p in self.processes:
             p.stop()
-        subprocess.call([os.path.join(ROOT, "deploy/broker/broker.sh"), "kill", self.dir + "/broker"],
+        subprocess.call([os.path.join(ROOT, "deploy/broker/broker.sh"), "kill", self.broker_dir],
                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        for d in {self.dir, self.broker_home}:
+            shutil.rmtree(d, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
 
     def kafka(self, *args):
