@@ -1,4 +1,5 @@
 #include "base/background.h"
+#include "base/metrics.h"
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
@@ -189,6 +190,19 @@ static void let_in(void)
             in.tids[in.n++] = now.threads[i].tid;
 }
 
+static void tell(void)
+{
+    static slu_metric *threads, *inside;
+    if (!threads) {
+        threads = slu_gauge("sluice_background_threads", NULL,
+                            "Threads that work in the time that others leave, at the last look.");
+        inside = slu_gauge("sluice_background_let_in", NULL,
+                           "Of these threads, those that starved and have a share of the time for now.");
+    }
+    slu_metric_set(threads, now.n);
+    slu_metric_set(inside, in.n);
+}
+
 unsigned slu_background_watch(int64_t now_us)
 {
     if (!may_return || now_us < in.until_us || now_us - last.at_us < SLU_BACKGROUND_LOOK_US)
@@ -206,5 +220,6 @@ unsigned slu_background_watch(int64_t now_us)
     else if (!fresh)
         in.stay_us = 0;
     last = now;
+    tell();
     return in.n;
 }

@@ -30,5 +30,6 @@ void slu_background_adopt(const char *prefix);
  * at its next tick, milliseconds later. */
 void slu_background_breathe(void);
 /* Lets those in that starve, sends those back that were let in; does nothing when the last look was less than
- * SLU_BACKGROUND_LOOK_US ago. Returns how many threads it has let in. @thread one, in the foreground */
+ * SLU_BACKGROUND_LOOK_US ago. Returns how many threads it has let in. What it sees is in the metrics
+ * sluice_background_threads and sluice_background_let_in. @thread one, in the foreground */
 unsigned slu_background_watch(int64_t now_us);

@@ -1,4 +1,5 @@
 #include "base/background.h"
+#include "base/metrics.h"
 #include "tests/suite.h"
 #include <pthread.h>
 #include <sched.h>
@@ -165,6 +166,12 @@ START_TEST(test_a_nicer_thread_stays_nicer)
 }
 END_TEST
 
+/* Of a gauge: 0 as long as nobody has set it. */
+static double metric(const char *name)
+{
+    return slu_metric_value(slu_gauge(name, NULL, ""));
+}
+
 /* All on one processor, which this thread never leaves. The time of the looks is made up: what counts is that
  * the other thread has hardly run in between. */
 START_TEST(test_whoever_starves_is_let_in_for_a_while)
@@ -180,13 +187,16 @@ START_TEST(test_whoever_starves_is_let_in_for_a_while)
     start(&w, true, true);
     ck_assert_int_eq(sched_getscheduler(w.tid), SCHED_IDLE);
     ck_assert_uint_eq(slu_background_watch(now), 0); /* the first look has nothing to compare with */
+    ck_assert(metric("sluice_background_threads") == 1 && metric("sluice_background_let_in") == 0);
     while (!slu_background_watch(now += SLU_BACKGROUND_LOOK_US))
         ;
     ck_assert_int_eq(sched_getscheduler(w.tid), SCHED_OTHER);
     ck_assert_int_ge(nice_of(w.tid), 10);
+    ck_assert(metric("sluice_background_threads") == 1 && metric("sluice_background_let_in") == 1);
     ck_assert_uint_eq(slu_background_watch(now + SLU_BACKGROUND_LOOK_US - 1), 1);
     ck_assert_uint_eq(slu_background_watch(now += SLU_BACKGROUND_LOOK_US), 0);
     ck_assert_int_eq(sched_getscheduler(w.tid), SCHED_IDLE);
+    ck_assert(metric("sluice_background_threads") == 1 && metric("sluice_background_let_in") == 0);
     while (!slu_background_watch(now += SLU_BACKGROUND_LOOK_US)) /* it still does, and stays longer */
         ;
     ck_assert_uint_eq(slu_background_watch(now + SLU_BACKGROUND_LOOK_US), 1);

@@ -637,6 +637,7 @@ START_TEST(test_lets_others_run)
 {
     fixture f;
     slu_error err = SLU_ERROR_INIT;
+    changes = breaths = longest = 0;
     begin(&f);
     build(&f, (delta_version){.base = true, .version = 10, .first = 0, .last = 640, .value = 1});
     ck_assert_uint_gt(f.m.n, 5); /* in blocks of fewer rows than that */

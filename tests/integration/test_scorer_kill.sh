@@ -170,6 +170,7 @@ check_threads() { # PID
         case $name in
         subscriber | rdk:* | rocksdb:*)
             [ "$policy" = 5 ] || [ "$nice" -ge 10 ] || fail "thread $name is in the foreground: nice $nice, policy $policy"
+            [ "$policy" != 5 ] || idle=1
             ;;
         grpc-*)
             [ "$policy" = 0 ] && [ "$nice" = "$(nice)" ] || fail "thread $name has nice $nice and policy $policy"
@@ -180,8 +181,17 @@ check_threads() { # PID
         [[ $seen == *" $name "* ]] || fail "no thread $name among$seen"
     done
 }
+idle=
 for i in 0 1; do
     check_threads "${scorer_pids[$i]}"
+done
+
+# And they are watched, lest they starve behind processors that never rest.
+watched() { # INDEX
+    [ "$(page_of "$1" /metrics | awk '$1 == "sluice_background_threads" { print int($2) }')" -gt 0 ] 2>/dev/null
+}
+for i in 0 1; do
+    [ -z "$idle" ] || wait_for "scorer $i to look at its threads in the background" watched $i
 done
 
 for i in 0 1; do
