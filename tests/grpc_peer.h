@@ -1,10 +1,10 @@
 /* tests/grpc_peer.h - a gRPC server core and an nghttp2 client session joined by memory: no sockets, and time
  * is a variable. */
 #pragma once
-#include "serving/grpc_session.h"
 #include "serving/grpc_frame.h"
 #include "serving/grpc_health.h"
 #include "serving/grpc_reflection.h"
+#include "serving/grpc_session.h"
 #include "tests/suite.h"
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>

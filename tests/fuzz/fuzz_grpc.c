@@ -5,9 +5,9 @@
  * end, 4 a drain begins half way, 8 time passes between the pieces. Byte 1 + 1 is the size of the pieces. The
  * rest is fed. */
 #include "proto/descriptors.h"
-#include "serving/grpc_session.h"
 #include "serving/grpc_health.h"
 #include "serving/grpc_reflection.h"
+#include "serving/grpc_session.h"
 #include <assert.h>
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
