@@ -200,6 +200,7 @@ typedef struct slu_serving_opts {
     int64_t tls_handshake_us;        /* longest handshake */
     slu_unknown_policy unknown_features;
     slu_precision precision;
+    uint32_t split_above; /* candidates of a request that idle threads help with; 0: none */
 } slu_serving_opts;
 
 typedef struct slu_log_opts {

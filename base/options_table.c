@@ -448,6 +448,10 @@ static slu_opt table[] = {
          "RESOURCE_EXHAUSTED without being scored. In a queue that does not empty a quarter of it. 0s: no "
          "limit."),
     TIME("serving.drain", O, serving.drain_us, "10s", 0, HOUR, "Longest graceful drain after SIGTERM."),
+    U32("serving.split_above", O, serving.split_above, "96", 0, 1000000,
+        "Requests of at least so many candidates are cut into pieces of at least half as many, which scoring "
+        "threads without requests of their own help with; scores are the same. 0: each request has one "
+        "thread."),
     CHOICE("serving.precision", O, serving.precision, precisions, "fp32",
            "How the large products of a score are computed. int8: faster on CPUs with AVX2, "
            "scores differ a little (docs/performance.md)."),

@@ -13,7 +13,6 @@
 typedef struct slu_pool slu_pool;
 
 #define SLU_POOL_MAX_THREADS 64
-#define SLU_POOL_MAX_PIECES  0xffffu
 
 /* |threads| 1 to SLU_POOL_MAX_THREADS. Its threads take no signals. Returns 0, SLU_ENOMEM or SLU_EIO (no
  * thread could be started). */

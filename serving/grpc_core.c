@@ -75,6 +75,11 @@ slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes 
     return c;
 }
 
+void slu_grpc_core_use_crew(slu_grpc_core *c, struct slu_crew *crew)
+{
+    c->crew = crew;
+}
+
 static void stream_delete(slu_grpc_stream *st)
 {
     slu_buf_free(&st->in.message);
@@ -360,6 +365,7 @@ static int handle(slu_grpc_stream *st, char *message, size_t size)
     call.response = &c->response;
     call.message[0] = 0;
     call.thread = c->thread;
+    call.crew = c->crew;
     slu_buf_clear(&c->response);
     int status = st->head.route->handler(st->head.route->ctx, &call);
     snprintf(message, size, "%s", call.message);

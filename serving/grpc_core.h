@@ -45,6 +45,8 @@ typedef struct slu_grpc_core slu_grpc_core;
 
 /* |routes| stays the caller's and outlives the core. NULL: out of memory. */
 slu_grpc_core *slu_grpc_core_new(const slu_grpc_limits *limits, slu_grpc_routes *routes, uint32_t thread);
+/* Who helps its handlers from now on. */
+void slu_grpc_core_use_crew(slu_grpc_core *c, struct slu_crew *crew);
 void slu_grpc_core_free(slu_grpc_core *c); /* after its sessions; NULL is fine */
 /* Runs the oldest complete request; false when none waits. */
 bool slu_grpc_core_run(slu_grpc_core *c, const slu_clock *clock);

@@ -83,6 +83,26 @@ static int wait_ms(const slu_grpc_loop *l)
     return us <= 0 ? 0 : (int)((us + 999) / 1000);
 }
 
+static int wait_for_events(slu_grpc_loop *l, struct epoll_event *events)
+{
+    slu_crew *crew = l->shared->crew;
+    int timeout_ms = wait_ms(l);
+    if (!timeout_ms || !crew)
+        return epoll_wait(l->poll, events, EVENTS, timeout_ms);
+    if (!slu_crew_sleep(crew, l->index))
+        return epoll_wait(l->poll, events, EVENTS, 0);
+    int n = epoll_wait(l->poll, events, EVENTS, timeout_ms);
+    slu_crew_awake(crew, l->index);
+    return n;
+}
+
+/* Answers of its own have gone out before, so a piece keeps nobody waiting but who asks meanwhile. */
+static void help(slu_grpc_loop *l)
+{
+    if (l->shared->crew && !slu_grpc_core_waiting(l->core) && slu_crew_help(l->shared->crew, l->index))
+        l->now_us = slu_mono_us(&slu_system_clock);
+}
+
 static void handle_event(slu_grpc_loop *l, const struct epoll_event *e)
 {
     if (e->data.ptr == &l->wake) {
@@ -127,7 +147,7 @@ static void *loop_main(void *arg)
     l->now_us = slu_mono_us(&slu_system_clock);
     l->next_tick_us = l->now_us + TICK_IDLE_US;
     while (!over(l)) {
-        int n = epoll_wait(l->poll, events, EVENTS, wait_ms(l));
+        int n = wait_for_events(l, events);
         l->now_us = slu_mono_us(&slu_system_clock);
         l->handshakes_until_us = l->now_us + HANDSHAKES_US;
         for (int i = 0; i < n; i++)
@@ -137,6 +157,7 @@ static void *loop_main(void *arg)
         check_shared(l);
         run_slice(l);
         flush_touched(l);
+        help(l);
         if (l->now_us >= l->next_tick_us) {
             tick(l);
             flush_touched(l);
@@ -149,7 +170,7 @@ static void *loop_main(void *arg)
     return NULL;
 }
 
-static void loop_free(slu_grpc_loop *l)
+void slu_grpc_loop_free(slu_grpc_loop *l)
 {
     if (l->listener >= 0)
         close(l->listener);
@@ -195,13 +216,16 @@ int slu_grpc_loop_start(slu_grpc_shared *shared, int listener, uint32_t index, s
     l->bytes = malloc(SLU_GRPC_READ_BYTES);
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = &l->wake};
     if (!l->core || !l->bytes) {
-        loop_free(l);
+        slu_grpc_loop_free(l);
         return slu_fail(err, SLU_ENOMEM, "out of memory for a gRPC loop");
     }
+    slu_grpc_core_use_crew(l->core, shared->crew);
+    if (shared->crew)
+        slu_crew_enlist(shared->crew, index, l->wake);
     if (l->poll < 0 || l->wake < 0 || epoll_ctl(l->poll, EPOLL_CTL_ADD, l->wake, &e) || slu_grpc_listen(l) ||
         start_thread(l)) {
         int code = slu_fail(err, SLU_EIO, "cannot start a gRPC loop: %s", strerror(errno));
-        loop_free(l);
+        slu_grpc_loop_free(l);
         return code;
     }
     *lp = l;
@@ -217,7 +241,5 @@ void slu_grpc_loop_wake(slu_grpc_loop *l)
 uint32_t slu_grpc_loop_join(slu_grpc_loop *l)
 {
     pthread_join(l->thread, NULL);
-    uint32_t cut = l->cut;
-    loop_free(l);
-    return cut;
+    return l->cut;
 }

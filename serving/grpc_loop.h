@@ -2,7 +2,8 @@
  *
  * A round reads what came, runs handlers (oldest request first, for about a millisecond, then looks at the
  * sockets again so that overload is noticed and refused early), and writes each connection's answers with one
- * send. A loop without connections sleeps without a timer.
+ * send. A loop without connections sleeps without a timer. One that has no request of its own does pieces of
+ * the others' (serving/crew.h), one a round.
  *
  * With TLS a connection has a session only once its handshake is over. Handshakes cost more than requests do,
  * so a round gives them a bounded share of its time, and of the connections at most half may be in one: the
@@ -12,6 +13,7 @@
  * new one: peers that open connections and ask nothing cannot shut out those that do. A round accepts for
  * half a millisecond at most, and looks at a bounded number of connections for each. */
 #pragma once
+#include "serving/crew.h"
 #include "serving/grpc_core.h"
 #include "serving/tls.h"
 #include <stdatomic.h>
@@ -21,6 +23,7 @@ typedef struct slu_grpc_shared {
     slu_grpc_limits limits;
     uint32_t max_connections;
     slu_grpc_routes *routes;
+    slu_crew *crew;          /* all loops of the server; NULL: there is one only */
     slu_tls *tls;            /* NULL: plain text */
     int64_t handshake_us;    /* longest */
     uint32_t max_handshakes; /* open ones, of each loop */
@@ -37,5 +40,7 @@ typedef struct slu_grpc_loop slu_grpc_loop;
 int slu_grpc_loop_start(slu_grpc_shared *shared, int listener, uint32_t index, slu_grpc_loop **lp,
                         slu_error *err);
 void slu_grpc_loop_wake(slu_grpc_loop *l); /* @thread any */
-/* Waits for the end of the drain, frees |l|. Returns the calls that were cut off. */
+/* Waits for the end of the drain. Returns the calls that were cut off. */
 uint32_t slu_grpc_loop_join(slu_grpc_loop *l);
+/* When all loops of the server are joined: until then another one may wake it. */
+void slu_grpc_loop_free(slu_grpc_loop *l);

@@ -147,6 +147,13 @@ static int setup_tls(slu_grpc_shared *s, const slu_serving_opts *o, slu_error *e
     return slu_tls_open(o, &s->tls, err);
 }
 
+/* One thread has nobody to ask. */
+static int setup_crew(slu_grpc_shared *s, const slu_serving_opts *o, slu_error *err)
+{
+    s->crew = o->threads > 1 ? slu_crew_new(o->threads) : NULL;
+    return s->crew || o->threads == 1 ? 0 : slu_fail(err, SLU_ENOMEM, "out of memory for the gRPC server");
+}
+
 static int check_options(const slu_serving_opts *o, slu_error *err)
 {
     if (!o->listen || !o->threads || o->threads > MAX_THREADS || !o->max_request_bytes || !o->max_streams ||
@@ -175,6 +182,8 @@ int slu_grpc_server_start(const slu_serving_opts *opts, const slu_grpc_method *m
     rc = setup_routes(s, methods, err);
     if (!rc)
         rc = setup_tls(&s->shared, opts, err);
+    if (!rc)
+        rc = setup_crew(&s->shared, opts, err);
     if (!rc)
         rc = open_listeners(opts->listen, fds, opts->threads, &s->port, err);
     for (uint32_t i = 0; !rc && i < opts->threads; i++) {
@@ -230,6 +239,8 @@ uint32_t slu_grpc_server_drain(slu_grpc_server *s, int64_t timeout_us)
     uint32_t cut = 0;
     for (uint32_t i = 0; i < s->n_loops; i++)
         cut += slu_grpc_loop_join(s->loops[i]);
+    for (uint32_t i = 0; i < s->n_loops; i++)
+        slu_grpc_loop_free(s->loops[i]);
     s->n_loops = 0;
     SLU_INFO("grpc", "drained", SLU_U64("calls_cut_off", cut));
     return cut;
@@ -243,5 +254,6 @@ void slu_grpc_server_free(slu_grpc_server *s)
     slu_grpc_routes_free(s->shared.routes);
     slu_proto_index_free(s->index);
     slu_tls_free(s->shared.tls);
+    slu_crew_free(s->shared.crew);
     free(s);
 }

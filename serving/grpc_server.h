@@ -1,9 +1,10 @@
 /* serving/grpc_server.h - the gRPC wire protocol (HTTP/2 by nghttp2) with handlers that see only messages.
  *
  * One event loop per thread, each with its own listener on the same port (SO_REUSEPORT) and its own
- * connections: nothing is shared on the way of a request. Handlers run on the loop thread that read the
- * request and must not block. Limits (message size, streams, connections, header bytes) come from
- * slu_serving_opts; what is over a limit gets a gRPC status and a readable message, never a crash.
+ * connections: nothing is shared on the way of a request, unless its handler lets idle threads help
+ * (serving/crew.h). Handlers run on the loop thread that read the request and must not block. Limits (message
+ * size, streams, connections, header bytes) come from slu_serving_opts; what is over a limit gets a gRPC
+ * status and a readable message, never a crash.
  *
  * With opts->tls_certificate it speaks TLS (serving/tls.h), else plain HTTP/2 with prior knowledge.
  *
@@ -32,16 +33,19 @@ typedef enum slu_grpc_status {
     SLU_GRPC_UNAVAILABLE = 14,
 } slu_grpc_status;
 
+struct slu_crew;
+
 /* One unary call, as a handler sees it. */
 typedef struct slu_grpc_call {
     const uint8_t *request; /* (request_len) the message without its 5-byte prefix */
     size_t request_len;
-    int64_t deadline_us; /* monotonic clock; INT64_MAX: none */
-    int64_t received_us; /* monotonic clock, when the request was complete */
-    slu_arena *arena;    /* emptied after the call: for unpacking and scratch */
-    slu_buf *response;   /* empty; the handler appends the packed response message */
-    char message[512];   /* readable text for a status other than OK */
-    uint32_t thread;     /* index of the loop thread, 0..threads-1: picks per-thread scratch */
+    int64_t deadline_us;   /* monotonic clock; INT64_MAX: none */
+    int64_t received_us;   /* monotonic clock, when the request was complete */
+    slu_arena *arena;      /* emptied after the call: for unpacking and scratch */
+    slu_buf *response;     /* empty; the handler appends the packed response message */
+    char message[512];     /* readable text for a status other than OK */
+    uint32_t thread;       /* index of the loop thread, 0..threads-1: picks per-thread scratch */
+    struct slu_crew *crew; /* of the loop threads, each a member by its index (serving/crew.h); NULL: none */
 } slu_grpc_call;
 
 typedef slu_grpc_status (*slu_grpc_handler)(void *ctx, slu_grpc_call *call);

@@ -46,6 +46,7 @@ struct slu_grpc_core {
     slu_grpc_limits limits;
     slu_grpc_routes *routes;
     uint32_t thread;
+    struct slu_crew *crew; /* NULL: none */
     slu_arena *arena;
     slu_buf response; /* scratch of the running handler */
     slu_grpc_stream *queue, *queue_last;

@@ -49,7 +49,8 @@ size_t slu_model_dense(const slu_model_table *t);                    /* P */
 int slu_model_derive(slu_model_table *t, size_t floats,
                      void (*make)(void *ctx, const float *dense, float *derived), void *ctx, slu_error *err);
 
-/* Reader side. NULL: out of memory. */
+/* Reader side. Other threads may look up through a reader while the one that has it is inside a read section
+ * and waits for them. NULL: out of memory. */
 slu_model_reader *slu_model_reader_new(slu_model_table *t);
 void slu_model_reader_free(slu_model_reader *r); /* NULL is fine */
 slu_model_view slu_model_read_begin(slu_model_reader *r);

@@ -2,8 +2,10 @@
  *
  * Hundreds of candidates are one batch: what they share (user and context) is encoded, looked up and pooled
  * once; the item rows of a slot are looked up together, with their cache misses in flight at the same time;
- * the forward pass runs in chunks that stay in the cache. All scratch belongs to the thread that the call
- * names, so nothing is allocated once it is warm. Every number of an answer comes from one version.
+ * the forward pass runs in chunks that stay in the cache (serving/score_pass.h). A large request is cut into
+ * pieces that idle threads help with, where the call has a crew (serving/crew.h): the same bits, sooner. All
+ * scratch belongs to the threads, so nothing is allocated once it is warm. Every number of an answer comes
+ * from one version.
  *
  * What is not known counts as the trainer counts it: an unseen value has no row and contributes nothing, a
  * field that is not given is missing. What cannot be meant is refused with a message that names it. */
@@ -37,5 +39,5 @@ const char *slu_scorer_products(const slu_scorer *s);
 #define SLU_SCORE_PATH "/sluice.v1.Scoring/Score"
 
 /* An slu_grpc_handler; |ctx| is the slu_scorer. Answers INVALID_ARGUMENT, UNAVAILABLE (no model yet),
- * DEADLINE_EXCEEDED (looked at between chunks), RESOURCE_EXHAUSTED (arena), or OK. @thread call->thread */
+ * DEADLINE_EXCEEDED (looked at between passes), RESOURCE_EXHAUSTED (arena), or OK. @thread call->thread */
 slu_grpc_status slu_score(void *ctx, slu_grpc_call *call);

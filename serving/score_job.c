@@ -305,12 +305,6 @@ const slu_value *score_job_column(const score_job *job, uint32_t field)
     return NULL;
 }
 
-void score_job_pass(score_job *job, uint32_t n)
-{
-    for (uint32_t i = 0; i < job->n_columns; i++)
-        job->columns[i].next += n;
-}
-
 /* ---- the answer ---- */
 
 enum { VARINT = 0, BYTES = 2 };

@@ -43,10 +43,8 @@ int score_job_read(score_job *job, const score_names *names, const void *bytes, 
                    slu_error *err);
 /* Sets the column fields of |fields| to the values of the next candidate. */
 void score_job_next(score_job *job, slu_values *fields);
-/* For plain jobs instead: the field's values of the candidates to come, one each, NULL: it has no column; and
- * passing over n candidates. */
+/* For plain jobs instead: the field's values, one for each candidate; NULL: it has no column. */
 const slu_value *score_job_column(const score_job *job, uint32_t field);
-void score_job_pass(score_job *job, uint32_t n);
 
 /* A ScoreResponse under construction: the room for all probabilities is laid out first and filled chunk by
  * chunk. |out| must not be touched between begin and end. */

@@ -2,6 +2,7 @@
 #pragma once
 #include "base/error.h"
 #include "model/spec.h"
+#include "serving/crew.h"
 #include "serving/score.h"
 #include "serving/served.h"
 #include "sluice/v1/score.pb-c.h"
@@ -23,6 +24,7 @@ typedef struct score_fixture {
     float *dense;
     _Atomic int64_t now_us; /* both clocks */
     int64_t step_us;        /* that they move with each look at them */
+    slu_crew *crew;         /* of fixture_call(), which is its member 1; NULL: none */
     slu_clock clock;
 } score_fixture;
 
@@ -98,10 +100,24 @@ static inline slu_grpc_status fixture_call(score_fixture *f, const void *bytes, 
                           .received_us = f->now_us,
                           .arena = f->arena,
                           .response = &f->response,
-                          .thread = 1};
+                          .thread = 1,
+                          .crew = f->crew};
     slu_buf_clear(&f->response);
     slu_grpc_status status = slu_score(f->scorer, &call);
     memcpy(message, call.message, sizeof call.message);
     slu_arena_reset(f->arena);
     return status;
+}
+
+/* The sample's options without those features that have lists: slots are encoded and looked up one by one
+ * then. |features| has room for all. */
+static inline slu_options options_without_lists(slu_feature_opts *features)
+{
+    slu_options o = sample_options;
+    o.features = features;
+    o.n_features = 0;
+    for (uint32_t i = 0; i < sample_options.n_features; i++)
+        if (strcmp(sample_features[i].name, "tags") && strcmp(sample_features[i].name, "lists"))
+            features[o.n_features++] = sample_features[i];
+    return o;
 }

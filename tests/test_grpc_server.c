@@ -1,6 +1,7 @@
 /* The server over real sockets on loopback, asked by the small client of the simulator. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "serving/crew.h"
 #include "serving/grpc_server.h"
 #include "sim/grpc_client.h"
 #include "tests/suite.h"
@@ -36,6 +37,32 @@ static slu_grpc_status nap(void *ctx, slu_grpc_call *call)
     return SLU_GRPC_OK;
 }
 
+/* Neither of two pieces ends before two threads are inside. */
+static void meet(void *ctx, uint32_t who, uint32_t piece)
+{
+    _Atomic uint32_t *inside = ctx;
+    (void)who, (void)piece;
+    atomic_fetch_add(inside, 1);
+    while (atomic_load(inside) < 2)
+        slu_pieces_breathe();
+}
+
+static slu_grpc_status together(void *ctx, slu_grpc_call *call)
+{
+    _Atomic uint32_t inside = 0;
+    (void)ctx;
+    while (!slu_crew_idle(call->crew)) /* the other loop is about to sleep */
+        usleep(100);
+    slu_crew_run(call->crew, call->thread, meet, &inside, 2);
+    return SLU_GRPC_OK;
+}
+
+static slu_grpc_status alone(void *ctx, slu_grpc_call *call)
+{
+    (void)ctx;
+    return call->crew ? SLU_GRPC_INTERNAL : SLU_GRPC_OK;
+}
+
 static slu_grpc_status refuse(void *ctx, slu_grpc_call *call)
 {
     (void)ctx;
@@ -43,8 +70,9 @@ static slu_grpc_status refuse(void *ctx, slu_grpc_call *call)
     return SLU_GRPC_NOT_FOUND;
 }
 
-static const slu_grpc_method methods[] = {
-    {"/t.S/Echo", echo, NULL}, {"/t.S/Nap", nap, NULL}, {"/t.S/Fail", refuse, NULL}, {NULL, NULL, NULL}};
+static const slu_grpc_method methods[] = {{"/t.S/Echo", echo, NULL},   {"/t.S/Nap", nap, NULL},
+                                          {"/t.S/Fail", refuse, NULL}, {"/t.S/Together", together, NULL},
+                                          {"/t.S/Alone", alone, NULL}, {NULL, NULL, NULL}};
 
 static slu_serving_opts options(void)
 {
@@ -99,6 +127,34 @@ START_TEST(test_calls)
     ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/Echo", body, 7, 0, &answer, message, 200), 0);
     slu_buf_free(&answer);
     free(body);
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+}
+END_TEST
+
+/* One connection, so one loop has all requests: the other one comes and helps, each time. */
+START_TEST(test_an_idle_loop_helps)
+{
+    start();
+    slu_grpc_client *c = client();
+    slu_buf answer = SLU_BUF_INIT;
+    char message[200];
+    for (int round = 0; round < 100; round++) {
+        int status =
+            slu_grpc_client_call(c, "/t.S/Together", "", 0, 30 * SLU_SECOND_US, &answer, message, 200);
+        ck_assert_msg(status == 0, "round %d: %d %s", round, status, message);
+    }
+    slu_grpc_client_free(c);
+    slu_grpc_server_free(server);
+
+    slu_serving_opts opts = options();
+    opts.threads = 1; /* nobody to help */
+    ck_assert_msg(slu_grpc_server_start(&opts, methods, &server, &err) == 0, "%s", err.message);
+    snprintf(address, sizeof address, "127.0.0.1:%d", slu_grpc_server_port(server));
+    c = client();
+    ck_assert_int_eq(slu_grpc_client_call(c, "/t.S/Alone", "", 0, 30 * SLU_SECOND_US, &answer, message, 200),
+                     0);
+    slu_buf_free(&answer);
     slu_grpc_client_free(c);
     slu_grpc_server_free(server);
 }
@@ -407,9 +463,9 @@ END_TEST
 int main(void)
 {
     return run_suite("grpc_server",
-                     (const TTest *[]){test_calls, test_many_in_flight, test_port_taken_and_bad_addresses,
-                                       test_too_many_connections, test_silent_ones_make_room,
-                                       test_drain_lets_calls_finish, test_http1_is_told,
-                                       test_tls_calls_while_certificates_change,
+                     (const TTest *[]){test_calls, test_an_idle_loop_helps, test_many_in_flight,
+                                       test_port_taken_and_bad_addresses, test_too_many_connections,
+                                       test_silent_ones_make_room, test_drain_lets_calls_finish,
+                                       test_http1_is_told, test_tls_calls_while_certificates_change,
                                        test_tls_and_plain_do_not_mix, NULL});
 }

@@ -2,6 +2,7 @@
 #include "base/cache_line.h"
 #include "base/metrics.h"
 #include "model/pooling.h"
+#include "tests/score_crew.h"
 #include "tests/score_fixture.h"
 #include "tests/suite.h"
 
@@ -305,22 +306,10 @@ START_TEST(test_twin_mmoe)
 }
 END_TEST
 
-/* Without lists among the items, slots are encoded and looked up one by one. */
-static slu_options one_by_one(slu_feature_opts *features)
-{
-    slu_options o = sample_options;
-    o.features = features;
-    o.n_features = 0;
-    for (size_t i = 0; i < COUNT_OF(sample_features); i++)
-        if (strcmp(sample_features[i].name, "tags") && strcmp(sample_features[i].name, "lists"))
-            features[o.n_features++] = sample_features[i];
-    return o;
-}
-
 START_TEST(test_twin_slot_by_slot)
 {
     slu_feature_opts features[COUNT_OF(sample_features)];
-    slu_options o = one_by_one(features);
+    slu_options o = options_without_lists(features);
     for (uint64_t seed = SEED; seed < SEED + 4; seed++)
         twin_of(&o, seed, true);
     o.model.wide = false;
@@ -333,7 +322,7 @@ END_TEST
 START_TEST(test_slot_by_slot_is_record_by_record)
 {
     slu_feature_opts features[COUNT_OF(sample_features)];
-    const slu_options o = one_by_one(features);
+    const slu_options o = options_without_lists(features);
     score_fixture f;
     slu_rng rng;
     char message[512];
@@ -366,6 +355,86 @@ START_TEST(test_slot_by_slot_is_record_by_record)
         free(r.cells);
     }
     fixture_end(&f);
+}
+END_TEST
+
+/* Who scores a candidate cannot be seen: requests that another thread helps with have the answers of those
+ * that one thread does alone. */
+START_TEST(test_split_is_whole)
+{
+    static const uint32_t candidates[] = {47, 48, 71, 96, 97, 200, 613, 1999};
+    slu_feature_opts features[COUNT_OF(sample_features)];
+    slu_options o = options_without_lists(features);
+    o.serving.split_above = 48;
+    score_fixture f;
+    slu_rng rng;
+    helper h;
+    char message[512];
+    slu_metric *split = slu_counter("sluice_score_split_total", NULL, "");
+    slu_metric *helped = slu_counter("sluice_score_helped_candidates_total", NULL, "");
+    slu_rng_seed(&rng, SEED + 21);
+    helper_start(&h);
+    fixture_begin(&f, &o);
+    const int rounds = suite_share(25, 5);
+    for (int round = 0; round < rounds || !slu_metric_value(helped); round++) {
+        sample_request r;
+        uint8_t *bytes;
+        const uint32_t n = candidates[(size_t)round % COUNT_OF(candidates)];
+        fill_sample(&r, f.schema, &rng, n, true);
+        add_all_rows(&f, &r);
+        fixture_publish(&f, 42);
+        size_t len = pack(&r, f.schema, NULL, 0, &bytes);
+        ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+        slu_buf alone = SLU_BUF_INIT;
+        slu_put_bytes(&alone, f.response.data, f.response.len);
+        f.crew = h.crew;
+        helper_settle(&h);
+        const double before = slu_metric_value(split);
+        ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+        ck_assert_double_eq(slu_metric_value(split) - before, n >= 48);
+        f.crew = NULL;
+        ck_assert_uint_eq(f.response.len, alone.len);
+        ck_assert_msg(memcmp(f.response.data, alone.data, alone.len) == 0, "%u candidates, round %d", n,
+                      round);
+        check_answer(&f, &r, NULL, 0);
+        slu_buf_free(&alone);
+        free(bytes);
+        free(r.cells);
+    }
+    fixture_end(&f);
+    helper_stop(&h);
+    ck_assert_uint_gt(h.did, 0);
+}
+END_TEST
+
+/* Lists are read in order, so such requests stay whole. */
+START_TEST(test_lists_are_not_split)
+{
+    slu_options o = sample_options;
+    o.serving.split_above = 48;
+    score_fixture f;
+    slu_rng rng;
+    helper h;
+    sample_request r;
+    uint8_t *bytes;
+    char message[512];
+    slu_metric *split = slu_counter("sluice_score_split_total", NULL, "");
+    slu_rng_seed(&rng, SEED + 22);
+    helper_start(&h);
+    fixture_begin(&f, &o);
+    fill_sample(&r, f.schema, &rng, 300, false);
+    add_all_rows(&f, &r);
+    fixture_publish(&f, 42);
+    size_t len = pack(&r, f.schema, NULL, 0, &bytes);
+    f.crew = h.crew;
+    helper_settle(&h);
+    ck_assert_msg(fixture_call(&f, bytes, len, INT64_MAX, message) == SLU_GRPC_OK, "%s", message);
+    ck_assert_double_eq(slu_metric_value(split), 0);
+    check_answer(&f, &r, NULL, 0);
+    free(bytes);
+    free(r.cells);
+    fixture_end(&f);
+    helper_stop(&h);
 }
 END_TEST
 
@@ -593,6 +662,37 @@ START_TEST(test_deadline_between_chunks)
 }
 END_TEST
 
+/* The same of one that several score: whoever sees that it is too late, all stop. */
+START_TEST(test_deadline_of_a_split)
+{
+    static const uint8_t many[] = {0x08, 0xd8, 0x04}; /* 600 candidates */
+    slu_feature_opts features[COUNT_OF(sample_features)];
+    slu_options o = options_without_lists(features);
+    o.serving.split_above = 96;
+    score_fixture f;
+    helper h;
+    char message[512];
+    helper_start(&h);
+    fixture_begin(&f, &o);
+    fixture_publish(&f, 1);
+    f.crew = h.crew;
+    f.step_us = 10;
+    for (int round = 0; round < 50; round++) {
+        helper_settle(&h);
+        ck_assert_int_eq(fixture_call(&f, many, 3, f.now_us + 35, message), SLU_GRPC_DEADLINE_EXCEEDED);
+        /* The fourth look at the clock is too late, so three pieces of 72 to 96 were done. */
+        unsigned done = 0;
+        ck_assert_int_eq(sscanf(message, "the deadline passed after %u of 600 candidates", &done), 1);
+        ck_assert_msg(done >= 3 * 72 && done <= 3 * 96, "%s", message);
+        ck_assert_uint_eq(f.response.len, 0);
+        helper_settle(&h);
+        ck_assert_int_eq(fixture_call(&f, many, 3, f.now_us + 1000, message), SLU_GRPC_OK);
+    }
+    fixture_end(&f);
+    helper_stop(&h);
+}
+END_TEST
+
 /* Numbers may come one by one as well as packed, and fields that are newer than this scorer are passed over.
  */
 START_TEST(test_other_spellings_of_the_wire)
@@ -617,9 +717,11 @@ END_TEST
 
 int main(void)
 {
-    return run_suite("score", (const TTest *const[]){
-                                  test_twin, test_twin_without_wide, test_twin_mmoe, test_twin_slot_by_slot,
-                                  test_slot_by_slot_is_record_by_record, test_texts_of_all_lengths,
-                                  test_refused, test_text_with_nul, test_no_model_yet, test_deadline,
-                                  test_deadline_between_chunks, test_other_spellings_of_the_wire, NULL});
+    return run_suite(
+        "score",
+        (const TTest *const[]){test_twin, test_twin_without_wide, test_twin_mmoe, test_twin_slot_by_slot,
+                               test_slot_by_slot_is_record_by_record, test_split_is_whole,
+                               test_lists_are_not_split, test_deadline_of_a_split, test_texts_of_all_lengths,
+                               test_refused, test_text_with_nul, test_no_model_yet, test_deadline,
+                               test_deadline_between_chunks, test_other_spellings_of_the_wire, NULL});
 }

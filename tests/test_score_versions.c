@@ -1,5 +1,6 @@
 /* Score while versions are published under its eyes: every answer is one version's, whole. */
 #include "base/cache_line.h"
+#include "tests/score_crew.h"
 #include "tests/score_fixture.h"
 #include "tests/suite.h"
 #include <pthread.h>
@@ -161,12 +162,13 @@ static void *asking(void *arg)
     return NULL;
 }
 
-START_TEST(test_every_answer_is_one_version)
+static void every_answer_is_one_version(const slu_options *options, slu_crew *crew)
 {
     const uint64_t versions = (uint64_t)suite_share(120, 25);
     faces t = {0};
     pthread_t thread;
-    fixture_begin(&t.f, &sample_options);
+    fixture_begin(&t.f, options);
+    t.f.crew = crew;
     make_request(&t);
     for (uint64_t version = 1; version <= 2; version++) {
         t.expected[version & 1] = calloc(CANDIDATES * 64, sizeof(float));
@@ -186,9 +188,29 @@ START_TEST(test_every_answer_is_one_version)
     free(t.rows);
     fixture_end(&t.f);
 }
+
+START_TEST(test_every_answer_is_one_version)
+{
+    every_answer_is_one_version(&sample_options, NULL);
+}
+END_TEST
+
+/* Whoever helps reads the same version as the one he helps. */
+START_TEST(test_of_several_threads_too)
+{
+    slu_feature_opts features[sizeof sample_features / sizeof *sample_features];
+    slu_options o = options_without_lists(features);
+    o.serving.split_above = 48;
+    helper h;
+    helper_start(&h);
+    every_answer_is_one_version(&o, h.crew);
+    helper_stop(&h);
+    printf("%llu pieces by the other thread\n", (unsigned long long)h.did);
+}
 END_TEST
 
 int main(void)
 {
-    return run_suite("score_versions", (const TTest *const[]){test_every_answer_is_one_version, NULL});
+    return run_suite("score_versions", (const TTest *const[]){test_every_answer_is_one_version,
+                                                              test_of_several_threads_too, NULL});
 }
