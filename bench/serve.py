@@ -250,8 +250,10 @@ def main():
         rows = throughput_and_latency(s, missed)
         rate = [half_load(row) for row in rows if row["candidates"] == 200]
         after = updates(s, rate[0], missed) if rate else []
-        stand_back(broker, False)
-        beside = neighbour(s, rate[0]) if rate and os.environ.get("NEIGHBOUR") == "1" else []
+        beside = []
+        if rate and os.environ.get("NEIGHBOUR") == "1":
+            stand_back(broker, False)
+            beside = neighbour(s, rate[0])
     report("serve", {"precision": PRECISION, "threads": THREADS, "cases": rows, "recorded_samples_per_second": r.samples, "updates": after,
                      "neighbour": beside}, missed)
 
