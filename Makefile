@@ -112,6 +112,9 @@ bench-fresh: build ## From an event to the first score that reflects it, by comm
 bench-scale: build ## Cost per event and row, cold starts and recovery, as the table grows. ROWS="1e6 1e7 5e7"
 	@ROWS='$(or $(ROWS),1e6 1e7 5e7)' BUILD='$(BUILD)' python3 bench/scale.py
 
+bench-machine: build ## What this machine does to short work after a gap, and to a thread that is woken
+	@$(BUILD)/bench/machine
+
 bench-start: build ## How fast a scorer reads its store when it starts. ROWS=1e7 RUNS=5
 	@BUILD='$(BUILD)' python3 bench/start.py
 
