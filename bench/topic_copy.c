@@ -1,6 +1,7 @@
 #include "bench/topic_copy.h"
 #include "base/broker_hint.h"
 #include "base/clock.h"
+#include "bench/measure.h"
 #include <inttypes.h>
 #include <librdkafka/rdkafka.h>
 #include <stdbool.h>
@@ -289,26 +290,20 @@ int topic_copy_send(topic_copy *c, int64_t from_ms, slu_error *err)
     return rc || !c->failed.code ? rc : slu_fail(err, c->failed.code, "%s", c->failed.message);
 }
 
-static int by_lateness(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 topic_copy_late topic_copy_lateness(const topic_copy *c)
 {
     topic_copy_late l = {0};
-    int64_t *late = malloc((c->n + 1) * sizeof *late);
-    if (!late || !c->n) {
-        free(late);
+    double *ms = malloc((c->n + 1) * sizeof *ms);
+    if (!ms || !c->n) {
+        free(ms);
         return l;
     }
     for (size_t i = 0; i < c->n; i++)
-        late[i] = c->records[i].late_us;
-    qsort(late, c->n, sizeof *late, by_lateness);
-    l.p99_ms = (double)late[c->n * 99 / 100] / 1e3;
-    l.worst_ms = (double)late[c->n - 1] / 1e3;
-    free(late);
+        ms[i] = (double)c->records[i].late_us / 1e3;
+    qsort(ms, c->n, sizeof *ms, measure_ascending);
+    l.p99_ms = ms[c->n * 99 / 100];
+    l.worst_ms = ms[c->n - 1];
+    free(ms);
     return l;
 }
 
