@@ -22,7 +22,8 @@ in line are sums over the scoring threads.
 
 Environment: BUILD; BENCH_SECONDS (10) of a run; RUNS (3), medians of so many; CANDIDATES ("1 50 200 1000"; without 200 no updates);
 PRECISION (fp32; int8: what serving.precision offers); THREADS (1) that score (the open loop has one connection, so what a
-second thread is worth there is what it does for the first one's requests); RATE: requests/s of 200 candidates in place of half
+second thread is worth there is what it does for the first one's requests); CONNECTIONS (4) of the closed loop and STREAMS (4) of
+each; RATE: requests/s of 200 candidates in place of half
 of the closed loop's, to compare scorers at the same load; WARM (60000) impressions learned before;
 TRAINER: options of the trainer, separated by blanks (training.commit_events=2000: more and smaller versions than a trainer that
 catches up makes at its default settings); BACKLOG (12000): impressions a second to learn from, more than the trainer does.
@@ -45,6 +46,7 @@ SECONDS = int(os.environ.get("BENCH_SECONDS", "10"))
 RUNS = int(os.environ.get("RUNS", "3"))
 CANDIDATES = [int(c) for c in os.environ.get("CANDIDATES", "1 50 200 1000").split()]
 PRECISION = os.environ.get("PRECISION", "fp32")  # serving.precision
+CONNECTIONS, STREAMS = (int(os.environ.get(k, "4")) for k in ("CONNECTIONS", "STREAMS"))
 THREADS = int(os.environ.get("THREADS", "1"))
 WARM = int(os.environ.get("WARM", "60000"))
 TRAINER = os.environ.get("TRAINER", "").split()
@@ -167,8 +169,8 @@ def throughput_and_latency(s, missed):
     rows = []
     for n in CANDIDATES:
         body = s.request(n)
-        closed(s.scorer, body, 1)
-        full = median([closed(s.scorer, body, SECONDS).rate for _ in range(RUNS)])
+        closed(s.scorer, body, 1, CONNECTIONS, STREAMS)
+        full = median([closed(s.scorer, body, SECONDS, CONNECTIONS, STREAMS).rate for _ in range(RUNS)])
         alone = in_process(n)
         share = full / alone if alone else None
         rows.append({"candidates": n, "requests_per_second": full, "in_process": alone, "share": share})
